@@ -12,15 +12,25 @@ func (e Embedding) Cosine(o Embedding) float32 {
 	if len(e) != len(o) || len(e) == 0 {
 		return -1
 	}
-	var s float32
+	var s, ee, oo float32
 	for i, v := range e {
-		s += v * o[i]
+		w := o[i]
+		s += v * w
+		ee += v * v
+		oo += w * w
 	}
-	if s != s || s > 1.01 || s < -1.01 {
+	if !isUnit(ee) || !isUnit(oo) || s != s {
 		return -1
 	}
 	return min(1, max(-1, s))
 }
+
+// isUnit reports whether a sum of squares is that of a vector of length 1, up to
+// rounding. NaN is not.
+func isUnit(sum float32) bool { return sum > 0.98 && sum < 1.02 }
+
+// Normalised reports whether e has length 1 and so can be compared.
+func (e Embedding) Normalised() bool { return e.Cosine(e) > 0 }
 
 // Normalise scales e to length 1 in place and reports whether it could: a zero
 // or non-finite vector has no direction.

@@ -1,0 +1,126 @@
+// Package config loads postern's configuration in one order: compiled defaults,
+// then a YAML file, then POSTERN_* environment variables, then --set flags, then
+// validation. An unknown key is an error that names the nearest known one.
+package config
+
+import (
+	"time"
+
+	"postern/agent"
+)
+
+// Config is the whole configuration, one struct a component.
+type Config struct {
+	Data   string `yaml:"data"`   // folder of the store
+	Device string `yaml:"device"` // name of this device in results; default: the host name
+
+	Log       Log       `yaml:"log"`
+	Inference Inference `yaml:"inference"`
+	Camera    Camera    `yaml:"camera"`
+	Match     Match     `yaml:"match"`
+	Identify  Identify  `yaml:"identify"`
+	Quality   Quality   `yaml:"quality"`
+	Live      Live      `yaml:"live"`
+	HTTP      HTTP      `yaml:"http"`
+}
+
+// Log configures the structured log on standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+}
+
+// Inference configures the networks' runtime.
+type Inference struct {
+	Library  string `yaml:"library"`  // path of libLiteRt.so; empty: the usual places, see "postern doctor"
+	Threads  int    `yaml:"threads"`  // of one invoke
+	Parallel int    `yaml:"parallel"` // pipelines at once
+}
+
+// Camera configures the frame source; its fields are those of camera.Options.
+type Camera struct {
+	Source   string  `yaml:"source"` // "0", /dev/video0, rtsp://…, http://…, a video file, a folder
+	Kind     string  `yaml:"kind"`   // device, url, file, folder; empty: from source
+	Width    int     `yaml:"width"`
+	Height   int     `yaml:"height"`
+	FPS      float64 `yaml:"fps"`
+	Rotate   int     `yaml:"rotate"` // 0, 90, 180, 270 clockwise
+	Mirror   bool    `yaml:"mirror"`
+	Crop     Crop    `yaml:"crop"`
+	Loop     bool    `yaml:"loop"`      // file, folder: start again at the end
+	RealTime bool    `yaml:"real_time"` // file: at the file's own pace
+}
+
+// Crop is the part of the turned picture to use, in shares of its size; all zero
+// means the whole.
+type Crop struct {
+	X float64 `yaml:"x"`
+	Y float64 `yaml:"y"`
+	W float64 `yaml:"w"`
+	H float64 `yaml:"h"`
+}
+
+// Match sets the thresholds of two-picture and 1:1 decisions (score 0..100).
+type Match struct {
+	Review  float64 `yaml:"review"`
+	Decline float64 `yaml:"decline"`
+}
+
+// Identify configures 1:N decisions. They are off by default: the chance of a
+// false hit grows with the number of subjects.
+type Identify struct {
+	Enabled     bool    `yaml:"enabled"`
+	Review      float64 `yaml:"review"`
+	Decline     float64 `yaml:"decline"`
+	Margin      float64 `yaml:"margin"`       // score by which the best must lead the second
+	MaxSubjects int     `yaml:"max_subjects"` // refuse to identify among more
+}
+
+// Quality holds the limits for enrolment pictures and for live frames.
+type Quality struct {
+	Enrol  agent.QualityLimits `yaml:"enrol"`
+	Verify agent.QualityLimits `yaml:"verify"`
+}
+
+// Live configures how a presentation before the camera becomes one decision.
+type Live struct {
+	Budget    time.Duration `yaml:"budget"`     // from the first face to the decision at the latest
+	MinFrames int           `yaml:"min_frames"` // good frames needed for an approval
+	MaxFrames int           `yaml:"max_frames"` // good frames after which it decides anyway
+	Gone      time.Duration `yaml:"gone"`       // without a face for so long: the person has left
+	MaxRate   float64       `yaml:"max_rate"`   // frames analysed a second at most
+}
+
+// HTTP configures the page.
+type HTTP struct {
+	Listen  string  `yaml:"listen"`
+	LiveFPS float64 `yaml:"live_fps"` // pictures a second in the live view
+}
+
+// Default returns the compiled defaults.
+func Default() Config {
+	return Config{
+		Data: "data",
+		Log:  Log{Level: "info", Format: "text"},
+		Inference: Inference{
+			Threads: 1, Parallel: 2,
+		},
+		Camera: Camera{Source: "0", Width: 1280, Height: 720, FPS: 30, RealTime: true},
+		Match:  Match{Review: 70, Decline: 50},
+		Identify: Identify{
+			Review: 90, Decline: 70, Margin: 10, MaxSubjects: 1000,
+		},
+		Quality: Quality{
+			Enrol: agent.QualityLimits{
+				MinEyeDistance: 40, MinLuminance: 15, MaxLuminance: 85, MinSharpness: 40,
+				MaxYaw: 25, MaxPitch: 25, MinInside: 0.95, OtherFaceShare: 0.3,
+			},
+			Verify: agent.QualityLimits{
+				MinEyeDistance: 24, MinLuminance: 8, MaxLuminance: 92, MinSharpness: 15,
+				MaxYaw: 40, MaxPitch: 40, MinInside: 0.8,
+			},
+		},
+		Live: Live{Budget: 3 * time.Second, MinFrames: 3, MaxFrames: 12, Gone: 700 * time.Millisecond, MaxRate: 20},
+		HTTP: HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12},
+	}
+}

@@ -1,0 +1,162 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"reflect"
+	"strings"
+	"time"
+
+	"postern/agent"
+	"postern/agent/decide"
+)
+
+// Validate checks every setting; the error names the key.
+func (c Config) Validate() error {
+	for _, check := range []func() error{c.numbers, c.choices, c.ranges, c.quality, c.thresholds} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// numbers refuses NaN and infinity anywhere: every later comparison relies on it.
+func (c Config) numbers() error { return finite(reflect.ValueOf(c), "") }
+
+func finite(v reflect.Value, prefix string) error {
+	for f, fv := range v.Fields() {
+		key := prefix + f.Tag.Get("yaml")
+		switch fv.Kind() {
+		case reflect.Struct:
+			if err := finite(fv, key+"."); err != nil {
+				return err
+			}
+		case reflect.Float32, reflect.Float64:
+			if x := fv.Float(); math.IsNaN(x) || math.IsInf(x, 0) {
+				return bad(key, x, "a finite number")
+			}
+		}
+	}
+	return nil
+}
+
+func (c Config) choices() error {
+	for _, k := range []struct {
+		key, value string
+		allowed    []string
+	}{
+		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
+		{"log.format", c.Log.Format, []string{"text", "json"}},
+		{"camera.kind", c.Camera.Kind, []string{"", "device", "url", "file", "folder"}},
+		{"camera.rotate", fmt.Sprint(c.Camera.Rotate), []string{"0", "90", "180", "270"}},
+	} {
+		if !contains(k.allowed, k.value) {
+			return bad(k.key, k.value, "one of "+strings.TrimPrefix(strings.Join(k.allowed, ", "), ", "))
+		}
+	}
+	if c.Data == "" {
+		return bad("data", c.Data, "a folder")
+	}
+	if c.Camera.Source == "" {
+		return bad("camera.source", "", "a camera index, device, address, video file or folder")
+	}
+	if _, _, err := net.SplitHostPort(c.HTTP.Listen); err != nil {
+		return bad("http.listen", c.HTTP.Listen, "host:port, for example 127.0.0.1:8080")
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
+
+func (c Config) ranges() error {
+	for _, k := range []struct {
+		key           string
+		value, lo, hi float64
+	}{
+		{"inference.threads", float64(c.Inference.Threads), 1, 64},
+		{"inference.parallel", float64(c.Inference.Parallel), 1, 64},
+		{"camera.width", float64(c.Camera.Width), 0, 7680},
+		{"camera.height", float64(c.Camera.Height), 0, 4320},
+		{"camera.fps", c.Camera.FPS, 0, 240},
+		{"identify.margin", c.Identify.Margin, 0, 100},
+		{"identify.max_subjects", float64(c.Identify.MaxSubjects), 1, 1e7},
+		{"live.min_frames", float64(c.Live.MinFrames), 1, 100},
+		{"live.max_frames", float64(c.Live.MaxFrames), float64(c.Live.MinFrames), 1000},
+		{"live.max_rate", c.Live.MaxRate, 1, 240},
+		{"http.live_fps", c.HTTP.LiveFPS, 1, 60},
+		{"live.budget", seconds(c.Live.Budget), 0.1, 60},
+		{"live.gone", seconds(c.Live.Gone), 0.1, 60},
+	} {
+		if k.value < k.lo || k.value > k.hi {
+			return bad(k.key, k.value, fmt.Sprintf("%v to %v", k.lo, k.hi))
+		}
+	}
+	cr := c.Camera.Crop
+	if cr != (Crop{}) && (cr.X < 0 || cr.Y < 0 || cr.W <= 0 || cr.H <= 0 || cr.X+cr.W > 1+rounding || cr.Y+cr.H > 1+rounding) {
+		return bad("camera.crop", fmt.Sprint(cr), "shares of the picture between 0 and 1")
+	}
+	return nil
+}
+
+// rounding is what two shares that add up to 1 may exceed it by.
+const rounding = 1e-9
+
+// quality checks the limits of pictures. A negative limit would switch its check
+// off, which only 0 is meant to do.
+func (c Config) quality() error {
+	for _, q := range []struct {
+		key string
+		agent.QualityLimits
+	}{{"quality.enrol.", c.Quality.Enrol}, {"quality.verify.", c.Quality.Verify}} {
+		for _, k := range []struct {
+			key       string
+			value, hi float32
+		}{
+			{"min_eye_distance", q.MinEyeDistance, 4320},
+			{"min_luminance", q.MinLuminance, 100},
+			{"max_luminance", q.MaxLuminance, 100},
+			{"min_sharpness", q.MinSharpness, 1e6},
+			{"max_yaw", q.MaxYaw, 180},
+			{"max_pitch", q.MaxPitch, 180},
+			{"min_inside", q.MinInside, 1},
+			{"other_face_share", q.OtherFaceShare, 1},
+		} {
+			if k.value < 0 || k.value > k.hi {
+				return bad(q.key+k.key, k.value, fmt.Sprintf("0 (off) to %v", k.hi))
+			}
+		}
+		if q.MaxLuminance > 0 && q.MinLuminance > q.MaxLuminance {
+			return bad(q.key+"min_luminance", q.MinLuminance, fmt.Sprintf("at most max_luminance (%v)", q.MaxLuminance))
+		}
+	}
+	return nil
+}
+
+func seconds(d time.Duration) float64 { return d.Seconds() }
+
+func (c Config) thresholds() error {
+	if err := decide.ValidateThresholds(agent.Thresholds{Review: c.Match.Review, Decline: c.Match.Decline}); err != nil {
+		return fmt.Errorf("match: %w", err)
+	}
+	if err := decide.ValidateThresholds(agent.Thresholds{Review: c.Identify.Review, Decline: c.Identify.Decline}); err != nil {
+		return fmt.Errorf("identify: %w", err)
+	}
+	if c.Identify.Enabled && c.Identify.Review < c.Match.Review {
+		return bad("identify.review", c.Identify.Review, fmt.Sprintf(
+			"at least match.review (%v): searching many needs a stricter limit than checking one", c.Match.Review))
+	}
+	return nil
+}
+
+func bad(key string, value any, want string) error {
+	return invalid(fmt.Sprintf("setting %s is %v, want %s", key, value, want), "")
+}

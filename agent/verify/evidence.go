@@ -1,0 +1,123 @@
+package verify
+
+import (
+	"postern/agent"
+	"postern/agent/decide"
+)
+
+// minAgreement is the score that two frames of one presentation must reach with
+// each other to count as the same person. It is that of a false match rate of
+// 1e-3: frames of one person a moment apart score far higher.
+const minAgreement = 50
+
+// Evidence gathers the frames of one presentation: what one person shows at one
+// time. Frames are fused by averaging their embeddings, which sharpens the answer
+// without giving an impostor several tries, as the best of many would.
+type Evidence struct {
+	Source string
+
+	need   int // frames without which nothing can be approved
+	curve  *decide.Curve
+	limits agent.QualityLimits
+
+	used    int
+	sum     agent.Embedding
+	space   string // embedding space of sum
+	modelID string
+	timings agent.Timings
+	last    []agent.Finding // of the last frame that was not good enough
+	seen    int
+	failed  bool
+}
+
+// NewEvidence starts an empty presentation under the service's quality limits.
+// With fewer than minFrames good frames it is declined for its quality.
+func (m *Matcher) NewEvidence(source string, minFrames int) *Evidence {
+	return &Evidence{Source: source, need: max(1, minFrames), curve: m.Curve, limits: m.Policy.VerifyQuality}
+}
+
+// Verdict says what Add did with a frame.
+type Verdict int
+
+// The verdicts.
+const (
+	Used      Verdict = iota // the frame is evidence now
+	Unusable                 // no face, or quality findings
+	Different                // another face than the frames before: a new presentation
+)
+
+// Add considers one analysed frame. It sets p.Findings.
+func (e *Evidence) Add(p *agent.Probe) Verdict {
+	e.seen++
+	e.timings = e.timings.Add(p.Timings)
+	e.modelID = p.ModelID
+	switch v := e.Compare(p); v {
+	case Unusable:
+		e.last = p.Findings
+		return v
+	case Different:
+		return v
+	}
+	e.used++
+	if e.sum == nil {
+		e.sum, e.space = make(agent.Embedding, len(p.Embedding)), p.Space
+	}
+	for i, v := range p.Embedding {
+		e.sum[i] += v
+	}
+	return Used
+}
+
+// Compare says what Add would, without adding.
+func (e *Evidence) Compare(p *agent.Probe) Verdict {
+	p.Findings = e.limits.Findings(p)
+	switch {
+	case len(p.Findings) > 0 || !p.Embedding.Normalised():
+		return Unusable // what is not of length 1, or not a number, would poison the sum
+	case e.sum != nil && p.Space != e.space:
+		return Unusable // another model's embedding: it cannot be compared with those before
+	case !e.agrees(p):
+		return Different
+	}
+	return Used
+}
+
+// agrees reports whether the frame shows the person of the frames before it.
+func (e *Evidence) agrees(p *agent.Probe) bool {
+	f := e.Embedding()
+	return f == nil || e.curve.Score(f.Cosine(p.Embedding)) > minAgreement
+}
+
+// Fail notes that a part failed while the evidence was gathered; it cannot be
+// approved any more.
+func (e *Evidence) Fail() { e.failed = true }
+
+// Frames returns how many frames are evidence, and how many were seen.
+func (e *Evidence) Frames() (used, seen int) { return e.used, e.seen }
+
+// Embedding returns the fused embedding, nil when there is none.
+func (e *Evidence) Embedding() agent.Embedding {
+	if e.sum == nil {
+		return nil
+	}
+	f := append(agent.Embedding(nil), e.sum...)
+	if !f.Normalise() {
+		return nil
+	}
+	return f
+}
+
+// base is the part of the decision's evidence that does not depend on whom the
+// face is compared with.
+func (e *Evidence) base() decide.Evidence {
+	d := decide.Evidence{ModelID: e.modelID, Frames: e.used, Timings: e.timings}
+	switch {
+	case e.failed:
+		d.Missing = agent.RiskNotComputed
+	case e.used >= e.need && e.Embedding() != nil:
+		d.Scored = true
+	case e.used > 0 || len(e.last) > 0 && e.last[0].Code != agent.FindingNoFace:
+		d.Missing, d.Findings = agent.RiskLowQuality, e.last
+	}
+	return d
+}

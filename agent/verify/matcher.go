@@ -1,0 +1,99 @@
+// Package verify is the application service: match two pictures, enrol a
+// subject, verify a claim 1:1, identify 1:N. The API, the kiosk and the CLI all
+// call it, so a decision is made in one way wherever it is asked for.
+//
+// It fails closed: an error, a missing model, an empty gallery, a template of
+// another embedding space or a result that cannot be stored never yields Approved.
+package verify
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"postern/agent"
+	"postern/agent/decide"
+)
+
+// prober analyses one frame; an inference pipeline or pool.
+type prober interface {
+	Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error)
+}
+
+// Policy is what a deployer sets about decisions.
+type Policy struct {
+	Match    agent.Thresholds // two pictures and 1:1
+	Identify agent.Thresholds // 1:N, stricter
+	// IdentifyMargin is how far, in score, the best subject of a 1:N search must
+	// be ahead of the second; closer is In Review.
+	IdentifyMargin float64
+	// MaxGallery is the number of subjects up to which 1:N decisions are given;
+	// 0 turns 1:N off. The chance of a false hit grows with it.
+	MaxGallery int
+
+	EnrolQuality  agent.QualityLimits // what an enrolment picture must meet
+	VerifyQuality agent.QualityLimits // what a live frame must meet to be evidence
+}
+
+// Matcher compares pictures. It keeps no state and needs no store.
+type Matcher struct {
+	Prober prober
+	Curve  *decide.Curve
+	Policy Policy
+}
+
+// Comparison is the answer to Match: the decision and what was seen in either
+// picture.
+type Comparison struct {
+	Decision  agent.Decision
+	Reference agent.Probe
+	Probe     agent.Probe
+}
+
+// Match compares two pictures. A picture without a face is not an error: the
+// decision is Declined with RiskNoReference.
+func (m *Matcher) Match(ctx context.Context, reference, probe *agent.Frame) (Comparison, error) {
+	start := time.Now()
+	var c Comparison
+	refs, probes, err := m.both(ctx, reference, probe)
+	if err != nil {
+		return c, err
+	}
+	c.Reference, c.Probe = refs, probes
+	c.Reference.Findings = m.Policy.VerifyQuality.Findings(&c.Reference)
+	c.Probe.Findings = m.Policy.VerifyQuality.Findings(&c.Probe)
+
+	matching := time.Now()
+	ev := decide.Evidence{ModelID: c.Probe.ModelID, Frames: 1}
+	ev.Findings = append(append(ev.Findings, c.Reference.Findings...), c.Probe.Findings...)
+	if scorable(&c.Reference, &c.Probe) {
+		ev.Scored, ev.Cosine = true, c.Reference.Embedding.Cosine(c.Probe.Embedding)
+	}
+	ev.Timings = c.Reference.Timings.Add(c.Probe.Timings)
+	ev.Timings.Match = time.Since(matching)
+	ev.Timings.Total = time.Since(start)
+	c.Decision = decide.Decide(m.Curve, m.Policy.Match, ev)
+	return c, nil
+}
+
+// both analyses the two pictures at once; a prober that serves one at a time
+// simply makes the second wait.
+func (m *Matcher) both(ctx context.Context, a, b *agent.Frame) (pa, pb agent.Probe, err error) {
+	var wg sync.WaitGroup
+	var errA, errB error
+	wg.Go(func() { pa, errA = m.Prober.Probe(ctx, a) })
+	pb, errB = m.Prober.Probe(ctx, b)
+	wg.Wait()
+	if errA == nil {
+		errA = errB
+	}
+	if errA != nil {
+		return pa, pb, &agent.Error{Code: agent.CodeUnavailable, Message: "the comparison could not be computed", Err: errA}
+	}
+	return pa, pb, nil
+}
+
+func scorable(a, b *agent.Probe) bool {
+	return a.Face != nil && b.Face != nil && a.Space != "" && a.Space == b.Space &&
+		len(a.Embedding) > 0 && len(a.Embedding) == len(b.Embedding)
+}

@@ -1,0 +1,207 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"postern/agent"
+	"postern/agent/decide"
+)
+
+// records is what the service needs from the store, which also gives ids and
+// times to what has none.
+type records interface {
+	Subject(id string) (agent.Subject, error)
+	Templates(subjectID string) ([]agent.Template, error)
+	EachTemplate(space string, fn func(agent.Template) error) error
+	// Enrol stores the subject and adds the templates in one transaction.
+	Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []agent.Template, error)
+	DeleteSubject(id string) (int, error)
+	// AppendResult returns when the result is durable.
+	AppendResult(r agent.Result) (agent.Result, error)
+}
+
+// Service decides about enrolled subjects and records every decision.
+type Service struct {
+	Matcher
+	store   records
+	gallery *gallery
+	space   string
+	source  string
+
+	changing sync.Mutex // held by Enrol and Delete, so that store and gallery change alike
+}
+
+// Config assembles a Service.
+type Config struct {
+	Matcher Matcher
+	Store   records
+	Space   string // embedding space of the matcher's model
+	Source  string // default Source of results
+}
+
+// New loads the gallery from the store.
+func New(c Config) (*Service, error) {
+	if c.Space == "" { // to the store it would mean every space
+		return nil, errors.New("the embedding space has no name")
+	}
+	s := &Service{Matcher: c.Matcher, store: c.Store, gallery: &gallery{}, space: c.Space, source: c.Source}
+	err := c.Store.EachTemplate(c.Space, func(t agent.Template) error {
+		if t.Space == c.Space {
+			s.gallery.add(t)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load templates: %w", err)
+	}
+	return s, nil
+}
+
+// Enrolled returns the number of subjects with templates of the current space.
+func (s *Service) Enrolled() int { return s.gallery.len() }
+
+// Subject returns a subject and its templates.
+func (s *Service) Subject(id string) (agent.Subject, []agent.Template, error) {
+	sub, err := s.store.Subject(id)
+	if err != nil {
+		return sub, nil, err
+	}
+	ts, err := s.store.Templates(id)
+	return sub, ts, err
+}
+
+// Delete removes a subject and its templates and returns how many there were.
+// The gallery forgets first, so a failure leaves nobody recognised by mistake.
+func (s *Service) Delete(id string) (int, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.gallery.remove(id)
+	n, err := s.store.DeleteSubject(id)
+	if err != nil && agent.ErrorCode(err) != agent.CodeNotFound {
+		if back := s.reload(id); back != nil {
+			err = fmt.Errorf("%w; its templates stay unused until restart: %v", err, back)
+		}
+	}
+	return n, err
+}
+
+// reload puts a subject's stored templates back into the gallery.
+func (s *Service) reload(id string) error {
+	ts, err := s.store.Templates(id)
+	if err != nil {
+		return err
+	}
+	for _, t := range ts {
+		if t.Space == s.space {
+			s.gallery.add(t)
+		}
+	}
+	return nil
+}
+
+// Verify decides whether the evidence shows the claimed subject, and stores the
+// result. A subject without usable templates is Declined with RiskNoReference; an
+// unknown subject is an error with CodeNotFound.
+func (s *Service) Verify(ctx context.Context, subjectID string, ev *Evidence) (agent.Result, error) {
+	if _, err := s.store.Subject(subjectID); err != nil {
+		return agent.Result{}, err
+	}
+	d := s.LookupClaim(subjectID, ev)
+	return s.record(ctx, agent.Result{Kind: agent.KindVerify, SubjectID: subjectID, Source: ev.Source, Decision: d})
+}
+
+// LookupClaim is Verify without a record: where the evidence stands now.
+func (s *Service) LookupClaim(subjectID string, ev *Evidence) agent.Decision {
+	start := time.Now()
+	e := s.base(ev)
+	if e.Scored {
+		e.Cosine, e.Scored = s.gallery.subject(subjectID, ev.Embedding())
+	}
+	e.Timings.Match = time.Since(start)
+	e.Timings.Total += e.Timings.Match
+	return decide.Decide(s.Curve, s.Policy.Match, e)
+}
+
+// Identify decides who of all subjects the evidence shows, and stores the result.
+// The result names a subject only when it is Approved or In Review.
+func (s *Service) Identify(ctx context.Context, ev *Evidence) (agent.Result, error) {
+	if err := s.identifyAllowed(); err != nil {
+		return agent.Result{}, err
+	}
+	best, d := s.rank(ev)
+	r := agent.Result{Kind: agent.KindIdentify, Source: ev.Source, Decision: d}
+	if d.Status == agent.Approved || d.Status == agent.InReview {
+		r.SubjectID = best.subject
+	}
+	return s.record(ctx, r)
+}
+
+// Lookup is Identify without a record: where the evidence stands now.
+func (s *Service) Lookup(ev *Evidence) (agent.Decision, error) {
+	if err := s.identifyAllowed(); err != nil {
+		return agent.Decision{Status: agent.Declined}, err
+	}
+	_, d := s.rank(ev)
+	return d, nil
+}
+
+func (s *Service) rank(ev *Evidence) (candidate, agent.Decision) {
+	start := time.Now()
+	e := s.base(ev)
+	var best, second candidate
+	if e.Scored {
+		best, second = s.gallery.search(ev.Embedding())
+		e.Scored, e.Cosine = best.subject != "", best.cosine
+	}
+	if second.subject != "" {
+		score := s.Curve.Score(best.cosine)
+		gap := score - s.Curve.Score(second.cosine)
+		e.Ambiguous = !(gap >= s.Policy.IdentifyMargin) && score > s.Policy.Identify.Decline
+	}
+	e.Timings.Match = time.Since(start)
+	e.Timings.Total += e.Timings.Match
+	return best, decide.Decide(s.Curve, s.Policy.Identify, e)
+}
+
+// base is the evidence's own part of the decision. Evidence of another embedding
+// space than the gallery's cannot be compared with it.
+func (s *Service) base(ev *Evidence) decide.Evidence {
+	e := ev.base()
+	if e.Scored && ev.space != s.space {
+		e.Scored, e.Missing = false, agent.RiskNotComputed
+	}
+	return e
+}
+
+func (s *Service) identifyAllowed() error {
+	switch n := s.gallery.len(); {
+	case s.Policy.MaxGallery == 0:
+		return &agent.Error{Code: agent.CodeUnavailable, Message: "identification 1:N is turned off",
+			Fix: "set identify.enabled, or verify a claimed subject"}
+	case n > s.Policy.MaxGallery:
+		return &agent.Error{Code: agent.CodeUnavailable, Message: fmt.Sprintf(
+			"%d subjects are more than the %d that identification may search", n, s.Policy.MaxGallery),
+			Fix: "verify a claimed subject instead; false hits grow with the number searched"}
+	}
+	return nil
+}
+
+// record stores the result. A result that is not durable is not a result: the
+// caller gets the error and nothing to act on.
+func (s *Service) record(ctx context.Context, r agent.Result) (agent.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return agent.Result{}, err
+	}
+	if r.Source == "" {
+		r.Source = s.source
+	}
+	stored, err := s.store.AppendResult(r)
+	if err != nil {
+		return agent.Result{}, err
+	}
+	return stored, nil
+}
