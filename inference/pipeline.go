@@ -1,0 +1,201 @@
+package inference
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"postern/agent"
+	"postern/models"
+)
+
+// Options tune a pipeline. The zero value is the default.
+type Options struct {
+	Threads int // threads of one network invoke; 0 means 1
+	// MinPresence is the mesh's confidence, 0..1, below which a detection is not
+	// taken for a face; 0 means 0.1.
+	MinPresence float32
+}
+
+func (o Options) withDefaults() Options {
+	if o.Threads <= 0 {
+		o.Threads = 1
+	}
+	if o.MinPresence <= 0 {
+		o.MinPresence = 0.1
+	}
+	return o
+}
+
+// Pipeline runs the steps from frame to probe. One Pipeline serves one goroutine
+// at a time and says so by locking; Pool holds several.
+type Pipeline struct {
+	mu    sync.Mutex // guards the networks and their buffers
+	near  *detector
+	far   *detector
+	mesh  *mesh
+	embed *embedder
+	opts  Options
+}
+
+// New loads the networks of set. On an error nothing stays loaded.
+func New(e Engine, set *models.Set, o Options) (*Pipeline, error) {
+	p := &Pipeline{opts: o.withDefaults()}
+	if err := p.load(e, set); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+func (p *Pipeline) load(e Engine, set *models.Set) (err error) {
+	t := p.opts.Threads
+	if p.near, err = newDetector(e, set.Near, t); err != nil {
+		return err
+	}
+	if p.far, err = newDetector(e, set.Far, t); err != nil {
+		return err
+	}
+	if p.mesh, err = newMesh(e, set.Mesh, t); err != nil {
+		return err
+	}
+	p.embed, err = newEmbedder(e, set.Embedder, t)
+	return err
+}
+
+// Probe analyses one frame. A frame without a face is not an error: the probe's
+// Face is nil then. Findings are left to the caller, who knows the purpose.
+func (p *Pipeline) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := errors.Join(ctx.Err(), f.Check()); err != nil {
+		return agent.Probe{}, err
+	}
+	if p.embed == nil {
+		return agent.Probe{}, errClosed
+	}
+	start := time.Now()
+	pr := agent.Probe{ModelID: p.embed.man.ID, Space: p.embed.spec.Space}
+	err := p.probe(f, &pr)
+	pr.Timings.Total = time.Since(start)
+	return pr, err
+}
+
+func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe) error {
+	lap := stopwatch()
+	found, err := p.detect(f)
+	pr.Timings.Detect = lap()
+	if err != nil {
+		return fmt.Errorf("detect: %w", err)
+	}
+	best, marks, err := p.largest(f, &found)
+	pr.Timings.Landmarks = lap()
+	if err != nil {
+		return fmt.Errorf("landmarks: %w", err)
+	}
+	pr.Faces = len(found)
+	if len(found) == 0 {
+		return nil
+	}
+	pr.Face = &agent.Face{Box: best.box, Confidence: best.score, Points: marks.points}
+	for _, d := range found[1:] {
+		pr.Others = append(pr.Others, agent.Face{Box: d.box, Confidence: d.score})
+	}
+	if err := p.embed.align(f, marks.points); err != nil {
+		return fmt.Errorf("align: %w", err)
+	}
+	pr.Timings.Align = lap()
+	pr.Quality = measure(p.embed.pix, p.embed.size, marks, best, f)
+	pr.Timings.Quality = lap()
+	pr.Embedding, err = p.embed.embed()
+	pr.Timings.Embed = lap()
+	if err != nil {
+		return fmt.Errorf("embed: %w", err)
+	}
+	return nil
+}
+
+// detect tries the short-range detector and, when it sees nobody, the full-range
+// one, which finds faces that are small in the picture.
+func (p *Pipeline) detect(f *agent.Frame) ([]detection, error) {
+	found, err := p.near.detect(f)
+	if err != nil || len(found) > 0 {
+		return found, err
+	}
+	return p.far.detect(f)
+}
+
+// largest returns the largest detection that the mesh confirms. Those it does
+// not confirm are removed from found.
+func (p *Pipeline) largest(f *agent.Frame, found *[]detection) (detection, landmarks, error) {
+	for len(*found) > 0 {
+		d := (*found)[0]
+		l, err := p.mesh.find(f, d)
+		if err != nil {
+			return detection{}, landmarks{}, err
+		}
+		if l.presence >= p.opts.MinPresence {
+			return d, l, nil
+		}
+		*found = (*found)[1:]
+	}
+	return detection{}, landmarks{}, nil
+}
+
+// Aligned returns the largest face of f on the template, RGB, size x size. It
+// serves calibration and evaluation; nil when there is no face.
+func (p *Pipeline) Aligned(ctx context.Context, f *agent.Frame) (*agent.Frame, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := errors.Join(ctx.Err(), f.Check()); err != nil {
+		return nil, err
+	}
+	if p.embed == nil {
+		return nil, errClosed
+	}
+	found, err := p.detect(f)
+	if err != nil {
+		return nil, err
+	}
+	_, marks, err := p.largest(f, &found)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	if err := p.embed.align(f, marks.points); err != nil {
+		return nil, err
+	}
+	return &agent.Frame{Pix: append([]byte(nil), p.embed.pix...), Width: p.embed.size, Height: p.embed.size, Source: f.Source}, nil
+}
+
+// Close unloads the networks. It may be called twice.
+func (p *Pipeline) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	if p.near != nil {
+		errs = append(errs, p.near.close())
+	}
+	if p.far != nil {
+		errs = append(errs, p.far.close())
+	}
+	if p.mesh != nil {
+		errs = append(errs, p.mesh.close())
+	}
+	if p.embed != nil {
+		errs = append(errs, p.embed.close())
+	}
+	p.near, p.far, p.mesh, p.embed = nil, nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// stopwatch returns a function that gives the time since its last call.
+func stopwatch() func() time.Duration {
+	last := time.Now()
+	return func() time.Duration {
+		now := time.Now()
+		d := now.Sub(last)
+		last = now
+		return d
+	}
+}

@@ -1,0 +1,121 @@
+// Package models carries the networks that postern ships, each with its manifest
+// and licence, and checks a network against its manifest before anyone runs it.
+//
+// The files are built by "make models" (models/build) and embedded, so the
+// binary needs no data files beside the LiteRT library.
+package models
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+)
+
+//go:embed */manifest.json */model.tflite
+var shipped embed.FS
+
+// The ids of the default set.
+const (
+	DefaultNear     = "blazeface-short"
+	DefaultFar      = "blazeface-full"
+	DefaultMesh     = "facemesh-468"
+	DefaultEmbedder = "fr-feature-512-int8"
+)
+
+// Model is one network, verified.
+type Model struct {
+	Manifest Manifest
+	Bytes    []byte
+}
+
+// Set is the networks of one pipeline.
+type Set struct {
+	Near, Far, Mesh, Embedder *Model
+}
+
+// Default loads the set that ships in the binary.
+func Default() (*Set, error) { return LoadSet(shipped, DefaultEmbedder) }
+
+// LoadSet loads the default detectors and mesh and the named embedder from a tree
+// with one folder a model.
+func LoadSet(tree fs.FS, embedder string) (*Set, error) {
+	var s Set
+	for _, m := range []struct {
+		to   **Model
+		id   string
+		role Role
+	}{
+		{&s.Near, DefaultNear, RoleDetector}, {&s.Far, DefaultFar, RoleDetector},
+		{&s.Mesh, DefaultMesh, RoleLandmarks}, {&s.Embedder, embedder, RoleEmbedder},
+	} {
+		model, err := Load(tree, m.id)
+		if err != nil {
+			return nil, err
+		}
+		if model.Manifest.Role != m.role {
+			return nil, fmt.Errorf("model %s is a %s, want a %s", m.id, model.Manifest.Role, m.role)
+		}
+		*m.to = model
+	}
+	return &s, nil
+}
+
+// Load reads one model and its manifest and verifies size and SHA-256.
+func Load(tree fs.FS, id string) (*Model, error) {
+	raw, err := fs.ReadFile(tree, path.Join(id, "manifest.json"))
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", id, err)
+	}
+	man, err := ParseManifest(raw)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", id, err)
+	}
+	if man.ID != id {
+		return nil, fmt.Errorf("model %s: the manifest is of %q", id, man.ID)
+	}
+	data, err := fs.ReadFile(tree, path.Join(id, man.File))
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", id, err)
+	}
+	if err := man.Verify(data); err != nil {
+		return nil, fmt.Errorf("model %s: %w", id, err)
+	}
+	return &Model{Manifest: *man, Bytes: data}, nil
+}
+
+// Verify checks that data is the file the manifest speaks of.
+func (m *Manifest) Verify(data []byte) error {
+	if int64(len(data)) != m.Size {
+		return fmt.Errorf("%s has %d bytes, the manifest says %d", m.File, len(data), m.Size)
+	}
+	sum := sha256.Sum256(data)
+	if got := hex.EncodeToString(sum[:]); got != m.SHA256 {
+		return fmt.Errorf("%s has SHA-256 %s, the manifest says %s", m.File, got, m.SHA256)
+	}
+	return nil
+}
+
+// ParseManifest decodes a manifest strictly (an unknown key is an error) and
+// validates it.
+func ParseManifest(raw []byte) (*Manifest, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	var m Manifest
+	if err := dec.Decode(&m); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("manifest: text after the object")
+	}
+	if err := m.validate(); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return &m, nil
+}
