@@ -1,0 +1,165 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"postern/agent"
+)
+
+// A stored value is one version byte and a sealed payload. A payload is
+//
+//	uint32  length of the header, big-endian
+//	[]byte  header, JSON
+//	uint32  number of floats, big-endian; 0 for anything but a template
+//	[]byte  floats, IEEE 754 single precision, little-endian
+//
+// The version is outside the seal because it belongs to the associated data.
+const recordVersion = 1
+
+const (
+	maxHeader = 64 << 10
+	maxDim    = 4096
+)
+
+// encodePayload packs a header and an embedding.
+func encodePayload(header any, floats []float32) ([]byte, error) {
+	h, err := json.Marshal(header)
+	if err != nil {
+		return nil, fmt.Errorf("encode header: %w", err)
+	}
+	if len(h) > maxHeader {
+		return nil, fmt.Errorf("header of %d bytes is longer than %d", len(h), maxHeader)
+	}
+	out := make([]byte, 0, 8+len(h)+4*len(floats))
+	out = binary.BigEndian.AppendUint32(out, uint32(len(h)))
+	out = append(out, h...)
+	out = binary.BigEndian.AppendUint32(out, uint32(len(floats)))
+	for _, f := range floats {
+		out = binary.LittleEndian.AppendUint32(out, math.Float32bits(f))
+	}
+	return out, nil
+}
+
+// decodePayload is the inverse of encodePayload. It copies the floats.
+func decodePayload(p []byte, header any) ([]float32, error) {
+	h, p, err := cut(p, maxHeader, 1)
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	if err := json.Unmarshal(h, header); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	raw, p, err := cut(p, maxDim, 4)
+	if err != nil {
+		return nil, fmt.Errorf("floats: %w", err)
+	}
+	if len(p) > 0 {
+		return nil, fmt.Errorf("%d trailing bytes", len(p))
+	}
+	return decodeFloats(raw)
+}
+
+// cut takes a counted field of items of the given size off the front of p.
+func cut(p []byte, most uint32, size int) (field, rest []byte, err error) {
+	if len(p) < 4 {
+		return nil, nil, errors.New("cut short before its length")
+	}
+	n, p := binary.BigEndian.Uint32(p), p[4:]
+	if n > most {
+		return nil, nil, fmt.Errorf("length %d is over %d", n, most)
+	}
+	if want := int(n) * size; want <= len(p) {
+		return p[:want], p[want:], nil
+	}
+	return nil, nil, errors.New("cut short")
+}
+
+func decodeFloats(raw []byte) ([]float32, error) {
+	out := make([]float32, len(raw)/4)
+	for i := range out {
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+	}
+	if err := checkFinite(out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func checkFinite(fs []float32) error {
+	for i, f := range fs {
+		if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
+			return fmt.Errorf("value %d is not a number", i)
+		}
+	}
+	return nil
+}
+
+func decodeSubject(p []byte) (agent.Subject, error) {
+	var s agent.Subject
+	floats, err := decodePayload(p, &s)
+	switch {
+	case err != nil:
+		return agent.Subject{}, err
+	case len(floats) > 0:
+		return agent.Subject{}, errors.New("a subject with floats")
+	}
+	return s, agent.ValidateSubject(s.ID, s.Name)
+}
+
+func decodeTemplate(p []byte) (agent.Template, error) {
+	var t agent.Template
+	floats, err := decodePayload(p, &t)
+	if err != nil {
+		return agent.Template{}, err
+	}
+	t.Embedding = floats
+	return t, checkTemplate(&t)
+}
+
+// decodeResult returns the result without its position (Device, Epoch, Seq),
+// which its place in the file gives.
+func decodeResult(p []byte) (agent.Result, error) {
+	var r agent.Result
+	floats, err := decodePayload(p, &r)
+	switch {
+	case err != nil:
+		return agent.Result{}, err
+	case len(floats) > 0:
+		return agent.Result{}, errors.New("a result with floats")
+	}
+	r.Device, r.Epoch, r.Seq = "", "", 0
+	if r.Decision.Warnings == nil {
+		r.Decision.Warnings = []agent.Warning{}
+	}
+	return r, checkResult(&r)
+}
+
+// seal makes the stored value of a payload.
+func (s *Store) seal(payload []byte, b Binding) ([]byte, error) {
+	b.Device, b.Version = s.opts.Device, recordVersion
+	sealed, err := s.opts.Sealer.Seal(payload, b.Bytes())
+	if err != nil {
+		return nil, &agent.Error{Code: agent.CodeStorage, Message: "cannot seal a " + b.Kind, Err: err}
+	}
+	return append([]byte{recordVersion}, sealed...), nil
+}
+
+// unseal returns the payload of a stored value, in memory of its own.
+func (s *Store) unseal(value []byte, b Binding) ([]byte, error) {
+	if len(value) == 0 {
+		return nil, errors.New("value is empty")
+	}
+	if value[0] != recordVersion {
+		return nil, fmt.Errorf("unknown record version %d", value[0])
+	}
+	b.Device, b.Version = s.opts.Device, value[0]
+	payload, err := s.opts.Sealer.Open(value[1:], b.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("unseal: %w", err)
+	}
+	return payload, nil
+}

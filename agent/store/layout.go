@@ -1,0 +1,135 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Buckets. Every file has meta.
+const (
+	bucketMeta = "meta"
+
+	// templates.db
+	bucketSubjects  = "subjects"  // subject id -> subject
+	bucketTemplates = "templates" // subject id, 0, template id -> template
+	bucketSpaces    = "spaces"    // embedding space -> dimension, uint64
+
+	// results.db
+	bucketResults   = "results"    // seq -> result
+	bucketIDs       = "result_ids" // result id -> seq
+	bucketBySubject = "by_subject" // subject id, 0, seq -> nothing
+	bucketOutbox    = "outbox"     // seq -> outboxResult
+)
+
+// Keys of meta. Numbers are uint64, big-endian.
+const (
+	keySchema    = "schema"
+	keyKind      = "kind" // which of the two files this is
+	keyDevice    = "device"
+	keyCreated   = "created"
+	keyEpoch     = "epoch"     // results.db
+	keySubjects  = "subjects"  // templates.db: how many
+	keyTemplates = "templates" // templates.db: how many
+	keyLast      = "last_seq"  // results.db: the newest result
+	keyAcked     = "acked_seq" // results.db: the newest result that the hub has
+)
+
+// outboxResult says that an outbox row stands for the result of the same seq.
+const outboxResult = 1
+
+// appendFill packs pages of buckets that only grow at the end.
+const appendFill = 0.9
+
+// bucket returns a bucket that the schema promises. Its absence is damage, which
+// the caller's guard reports.
+func bucket(tx *bolt.Tx, name string) *bolt.Bucket {
+	b := tx.Bucket([]byte(name))
+	if b == nil {
+		panic("bucket " + name + " is missing")
+	}
+	return b
+}
+
+func appendBucket(tx *bolt.Tx, name string) *bolt.Bucket {
+	b := bucket(tx, name)
+	b.FillPercent = appendFill
+	return b
+}
+
+func createBuckets(names ...string) func(*bolt.Tx) error {
+	return func(tx *bolt.Tx) error {
+		for _, n := range names {
+			if _, err := tx.CreateBucket([]byte(n)); err != nil {
+				return fmt.Errorf("create bucket %s: %w", n, err)
+			}
+		}
+		return nil
+	}
+}
+
+func seqKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func parseSeq(k []byte) (uint64, error) {
+	if len(k) != 8 {
+		return 0, fmt.Errorf("number of %d bytes", len(k))
+	}
+	return binary.BigEndian.Uint64(k), nil
+}
+
+// number reads a uint64; a missing one is 0.
+func number(b *bolt.Bucket, key string) (uint64, error) {
+	v := b.Get([]byte(key))
+	if v == nil {
+		return 0, nil
+	}
+	n, err := parseSeq(v)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", key, err)
+	}
+	return n, nil
+}
+
+func setNumber(b *bolt.Bucket, key string, n uint64) error { return b.Put([]byte(key), seqKey(n)) }
+
+// addNumber changes a counter and refuses to take it below zero.
+func addNumber(b *bolt.Bucket, key string, d int) error {
+	n, err := number(b, key)
+	if err != nil {
+		return err
+	}
+	if d < 0 && uint64(-d) > n {
+		return fmt.Errorf("counter %s would fall below zero", key)
+	}
+	return setNumber(b, key, n+uint64(d))
+}
+
+// prefix is the start of all keys that belong to a subject. Subject ids have no
+// zero byte.
+func prefix(subject string) []byte { return append([]byte(subject), 0) }
+
+func templateKey(subject, template string) []byte { return append(prefix(subject), template...) }
+
+func splitTemplateKey(k []byte) (subject, template string, err error) {
+	s, t, ok := bytes.Cut(k, []byte{0})
+	if !ok || len(s) == 0 || len(t) == 0 {
+		return "", "", errors.New("template key is malformed")
+	}
+	return string(s), string(t), nil
+}
+
+func bySubjectKey(subject string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(prefix(subject), seq)
+}
+
+// countPrefix counts keys without reading their values.
+func countPrefix(b *bolt.Bucket, p []byte) (n int) {
+	c := b.Cursor()
+	for k, _ := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, _ = c.Next() {
+		n++
+	}
+	return n
+}

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"postern/agent"
+)
+
+const testDevice = "kiosk-1"
+
+// envChild makes the test binary play another process: "role:folder".
+const envChild = "POSTERN_STORE_CHILD"
+
+func TestMain(m *testing.M) {
+	if role, dir, ok := strings.Cut(os.Getenv(envChild), ":"); ok {
+		childMain(role, dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func childMain(role, dir string) {
+	roles := map[string]func(string) error{
+		"hold": childHold, "load": childLoad, "limit": childLimit, "nobody": childNobody,
+	}
+	if err := roles[role](dir); err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+}
+
+// testOptions are options for a folder of their own.
+func testOptions(tb testing.TB) Options {
+	return Options{Dir: filepath.Join(tb.TempDir(), "data"), Device: testDevice, Timeout: time.Second, Command: "postern test"}
+}
+
+// mustOpen opens a store that is checked and closed when the test ends.
+func mustOpen(tb testing.TB, o Options) *Store {
+	tb.Helper()
+	s, err := Open(o)
+	if err != nil {
+		tb.Fatalf("open: %v", err)
+	}
+	tb.Cleanup(func() { mustClose(tb, s) })
+	return s
+}
+
+// mustClose checks and closes; doing it again does nothing.
+func mustClose(tb testing.TB, s *Store) {
+	tb.Helper()
+	if err := s.Check(); err != nil && agent.ErrorCode(err) != agent.CodeUnavailable {
+		tb.Errorf("check: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		tb.Errorf("close: %v", err)
+	}
+}
+
+func mustReopen(tb testing.TB, s *Store) *Store {
+	tb.Helper()
+	mustClose(tb, s)
+	return mustOpen(tb, s.opts)
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func wantCode(tb testing.TB, err error, want agent.Code, contains ...string) {
+	tb.Helper()
+	if got := agent.ErrorCode(err); got != want {
+		tb.Fatalf("error code %q, want %q: %v", got, want, err)
+	}
+	for _, c := range contains {
+		if !strings.Contains(err.Error(), c) {
+			tb.Errorf("error %q does not say %q", err, c)
+		}
+	}
+	var e *agent.Error
+	if errors.As(err, &e) && strings.Contains(e.Message, "\n") {
+		tb.Errorf("message %q is not one sentence", e.Message)
+	}
+}
+
+// unit is an embedding of length 1 that depends on seed.
+func unit(seed, dim int) agent.Embedding {
+	e := make(agent.Embedding, dim)
+	for i := range e {
+		e[i] = float32(math.Sin(float64(seed*131+i*7) + 0.5))
+	}
+	e.Normalise()
+	return e
+}
+
+func testTemplate(seed int) agent.Template {
+	return agent.Template{ModelID: "m1", Space: "s1", Embedding: unit(seed, 8), Quality: agent.Quality{Sharpness: float32(seed)}}
+}
+
+func testTemplates(n int) []agent.Template {
+	out := make([]agent.Template, n)
+	for i := range out {
+		out[i] = testTemplate(i)
+	}
+	return out
+}
+
+func testResult(subject string, status agent.Status) agent.Result {
+	return agent.Result{
+		Kind: agent.KindVerify, SubjectID: subject, Source: "camera-1",
+		Decision: agent.Decision{Status: status, Score: 83.25, Scored: true, Cosine: 0.61,
+			ModelID: "m1", Calibration: "c1", Frames: 3, Warnings: []agent.Warning{}},
+	}
+}

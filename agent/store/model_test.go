@@ -1,0 +1,269 @@
+package store
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"postern/agent"
+)
+
+// model is what a Store should contain.
+type model struct {
+	s        *Store
+	subjects map[string]agent.Subject
+	byID     map[string]map[string]agent.Template // subject -> template id
+	results  []agent.Result                       // oldest first
+	acked    uint64
+}
+
+// TestModel runs random verbs on a Store and on the model, closing and opening
+// in between.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		o := testOptions(t)
+		o.Dir, o.MaxTemplates = t.TempDir(), 4
+		s, err := Open(o)
+		must(t, err)
+		m := &model{s: s, subjects: map[string]agent.Subject{}, byID: map[string]map[string]agent.Template{}}
+		defer func() { m.s.Close() }()
+		rt.Repeat(map[string]func(*rapid.T){
+			"":        m.compare,
+			"put":     m.put,
+			"enrol":   m.enrol,
+			"add":     m.add,
+			"delete":  m.deleteSubject,
+			"delete1": m.deleteTemplate,
+			"append":  m.append,
+			"repeat":  m.repeat,
+			"ack":     m.ack,
+			"query":   m.query,
+			"reopen":  m.reopen,
+		})
+	})
+}
+
+var subjectIDs = []string{"a", "ab", "b", "ß", "a-1"}
+
+func drawSubject(t *rapid.T) string { return rapid.SampledFrom(subjectIDs).Draw(t, "subject") }
+
+func drawTemplates(t *rapid.T) []agent.Template {
+	ts := make([]agent.Template, rapid.IntRange(0, 3).Draw(t, "templates"))
+	for i := range ts {
+		ts[i] = testTemplate(rapid.IntRange(0, 99).Draw(t, "seed"))
+		ts[i].ID = rapid.SampledFrom([]string{"", "t1", "t2"}).Draw(t, "id")
+	}
+	return ts
+}
+
+func wantErr(t *rapid.T, err error, want agent.Code) {
+	t.Helper()
+	if got := agent.ErrorCode(err); got != want {
+		t.Fatalf("code %q, want %q: %v", got, want, err)
+	}
+}
+
+func (m *model) put(t *rapid.T) {
+	id := drawSubject(t)
+	sub, err := m.s.PutSubject(agent.Subject{ID: id, Name: rapid.SampledFrom([]string{"", "x", "Ann"}).Draw(t, "name")})
+	wantErr(t, err, "")
+	m.keep(t, sub)
+}
+
+func (m *model) keep(t *rapid.T, sub agent.Subject) {
+	if old, ok := m.subjects[sub.ID]; ok && !old.CreatedAt.Equal(sub.CreatedAt) {
+		t.Fatalf("subject %q was made %v, now %v", sub.ID, old.CreatedAt, sub.CreatedAt)
+	}
+	m.subjects[sub.ID] = sub
+	if m.byID[sub.ID] == nil {
+		m.byID[sub.ID] = map[string]agent.Template{}
+	}
+}
+
+// fits tells whether a subject may have these templates in addition.
+func (m *model) fits(had map[string]agent.Template, ts []agent.Template) bool {
+	ids := map[string]bool{}
+	for id := range had {
+		ids[id] = true
+	}
+	for i, tp := range ts {
+		if tp.ID == "" {
+			tp.ID = fmt.Sprint("new", i)
+		}
+		ids[tp.ID] = true
+	}
+	return len(ids) <= m.s.opts.MaxTemplates || len(ids) == len(had)
+}
+
+func (m *model) enrol(t *rapid.T) {
+	id, ts, replace := drawSubject(t), drawTemplates(t), rapid.Bool().Draw(t, "replace")
+	had := m.byID[id]
+	if replace {
+		had = nil
+	}
+	want := agent.Code("")
+	if !m.fits(had, ts) {
+		want = agent.CodeInvalid
+	}
+	sub, stored, err := m.s.Enrol(Enrolment{Subject: agent.Subject{ID: id}, Templates: ts, Replace: replace})
+	wantErr(t, err, want)
+	if err != nil {
+		return
+	}
+	if replace {
+		m.byID[id] = nil
+	}
+	m.keep(t, sub)
+	for _, tp := range stored {
+		m.byID[id][tp.ID] = tp
+	}
+}
+
+func (m *model) add(t *rapid.T) {
+	id, ts := drawSubject(t), drawTemplates(t)
+	want := agent.Code("")
+	if _, ok := m.subjects[id]; !ok {
+		want = agent.CodeNotFound
+	} else if !m.fits(m.byID[id], ts) {
+		want = agent.CodeInvalid
+	}
+	stored, err := m.s.AddTemplates(id, ts...)
+	wantErr(t, err, want)
+	for _, tp := range stored {
+		m.byID[id][tp.ID] = tp
+	}
+}
+
+func (m *model) deleteSubject(t *rapid.T) {
+	id := drawSubject(t)
+	n, err := m.s.DeleteSubject(id)
+	if _, ok := m.subjects[id]; !ok {
+		wantErr(t, err, agent.CodeNotFound)
+		return
+	}
+	wantErr(t, err, "")
+	if n != len(m.byID[id]) {
+		t.Fatalf("%d templates deleted, want %d", n, len(m.byID[id]))
+	}
+	delete(m.subjects, id)
+	delete(m.byID, id)
+}
+
+func (m *model) deleteTemplate(t *rapid.T) {
+	id, tid := drawSubject(t), rapid.SampledFrom([]string{"t1", "t2", "t3"}).Draw(t, "id")
+	err := m.s.DeleteTemplate(id, tid)
+	if _, ok := m.byID[id][tid]; !ok {
+		wantErr(t, err, agent.CodeNotFound)
+		return
+	}
+	wantErr(t, err, "")
+	delete(m.byID[id], tid)
+}
+
+func (m *model) append(t *rapid.T) {
+	st := rapid.SampledFrom([]agent.Status{agent.Approved, agent.InReview, agent.Declined, ""}).Draw(t, "status")
+	r := testResult(rapid.SampledFrom(append(subjectIDs[:3:3], "")).Draw(t, "subject"), st)
+	got, err := m.s.AppendResult(r)
+	if st == "" {
+		wantErr(t, err, agent.CodeInvalid)
+		return
+	}
+	wantErr(t, err, "")
+	m.results = append(m.results, got)
+}
+
+func (m *model) repeat(t *rapid.T) {
+	if len(m.results) == 0 {
+		t.Skip()
+	}
+	r := rapid.SampledFrom(m.results).Draw(t, "result")
+	got, err := m.s.AppendResult(r)
+	wantErr(t, err, "")
+	if !reflect.DeepEqual(got, r) {
+		t.Fatalf("repeated %+v, got %+v", r, got)
+	}
+	r.Source = "elsewhere"
+	_, err = m.s.AppendResult(r)
+	wantErr(t, err, agent.CodeConflict)
+}
+
+func (m *model) ack(t *rapid.T) {
+	seq := rapid.Uint64Range(0, uint64(len(m.results))+1).Draw(t, "seq")
+	n, err := m.s.Ack(m.s.Epoch(), seq)
+	switch {
+	case seq > uint64(len(m.results)):
+		wantErr(t, err, agent.CodeInvalid)
+		return
+	case seq <= m.acked:
+		seq = m.acked
+	}
+	wantErr(t, err, "")
+	if n != int(seq-m.acked) {
+		t.Fatalf("ack removed %d, want %d", n, seq-m.acked)
+	}
+	m.acked = seq
+}
+
+func (m *model) query(t *rapid.T) {
+	q := ResultQuery{
+		Before: rapid.Uint64Range(0, uint64(len(m.results))+2).Draw(t, "before"), Limit: rapid.IntRange(0, 5).Draw(t, "limit"),
+		SubjectID: rapid.SampledFrom([]string{"", "a", "ab", "zz"}).Draw(t, "of"),
+		Status:    rapid.SampledFrom([]agent.Status{"", agent.Approved}).Draw(t, "status"),
+	}
+	got, err := m.s.Results(q)
+	wantErr(t, err, "")
+	newest := slices.Clone(m.results)
+	slices.Reverse(newest)
+	if want := filterResults(newest, q); !reflect.DeepEqual(got, want) {
+		t.Fatalf("%+v: %d results, want %d", q, len(got), len(want))
+	}
+}
+
+func (m *model) reopen(t *rapid.T) {
+	wantErr(t, m.s.Check(), "")
+	wantErr(t, m.s.Close(), "")
+	s, err := Open(m.s.opts)
+	wantErr(t, err, "")
+	m.s = s
+}
+
+func (m *model) compare(t *rapid.T) {
+	st, err := m.s.Stats()
+	wantErr(t, err, "")
+	want := Stats{Subjects: len(m.subjects), Results: len(m.results), LastSeq: uint64(len(m.results)), AckedSeq: m.acked,
+		Outbox: len(m.results) - int(m.acked), TemplatesBytes: st.TemplatesBytes, ResultsBytes: st.ResultsBytes}
+	subs, err := m.s.Subjects("", 0)
+	wantErr(t, err, "")
+	for _, si := range subs {
+		want.Templates += si.Templates
+		if si.Subject != m.subjects[si.ID] {
+			t.Fatalf("subject %+v, want %+v", si.Subject, m.subjects[si.ID])
+		}
+		m.compareTemplates(t, si)
+	}
+	if st != want || len(subs) != len(m.subjects) {
+		t.Fatalf("stats %+v, want %+v", st, want)
+	}
+	pending, err := m.s.Outbox(0, 1000)
+	wantErr(t, err, "")
+	if !slices.EqualFunc(pending, m.results[m.acked:], func(a, b agent.Result) bool { return reflect.DeepEqual(a, b) }) {
+		t.Fatalf("outbox of %d, want %d", len(pending), len(m.results)-int(m.acked))
+	}
+}
+
+func (m *model) compareTemplates(t *rapid.T, si SubjectInfo) {
+	ts, err := m.s.Templates(si.ID)
+	wantErr(t, err, "")
+	if si.Templates != len(ts) || len(ts) != len(m.byID[si.ID]) || !slices.IsSortedFunc(ts, func(a, b agent.Template) int { return strings.Compare(a.ID, b.ID) }) {
+		t.Fatalf("subject %q: %d templates, listed %d, want %d", si.ID, len(ts), si.Templates, len(m.byID[si.ID]))
+	}
+	for _, tp := range ts {
+		if !reflect.DeepEqual(tp, m.byID[si.ID][tp.ID]) {
+			t.Fatalf("template %+v, want %+v", tp, m.byID[si.ID][tp.ID])
+		}
+	}
+}

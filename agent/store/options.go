@@ -1,0 +1,110 @@
+package store
+
+import (
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode"
+
+	"postern/agent"
+)
+
+// Defaults for the fields of Options that are left zero.
+const (
+	DefaultTimeout      = 2 * time.Second
+	DefaultMaxBytes     = 256 << 20 // bbolt needs one free address range per file; 32-bit boards run out above this
+	DefaultMaxTemplates = 10
+)
+
+const (
+	minMaxBytes = 256 << 10
+	maxDevice   = 128
+)
+
+// Options say where a Store lives and what it uses. Dir and Device are required.
+type Options struct {
+	Dir    string // data folder; made with mode 0700 when missing
+	Device string // this device's id; a folder keeps the one it was made with
+
+	Timeout time.Duration // how long Open waits for another holder to let go
+	Command string        // how this process calls itself in the lock file; default from os.Args
+
+	Now    func() time.Time // default time.Now
+	Rand   io.Reader        // default crypto/rand
+	Sealer Sealer           // default Plain
+	Log    *slog.Logger     // default discards
+
+	MaxBytes     int64 // cap on each of the two files; adding stops at 80 % of it
+	MaxTemplates int   // templates a subject may have
+}
+
+func (o Options) withDefaults() Options {
+	if o.Timeout == 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.MaxTemplates == 0 {
+		o.MaxTemplates = DefaultMaxTemplates
+	}
+	if o.Command == "" {
+		o.Command = commandName(os.Args)
+	}
+	return o.withSeams()
+}
+
+func (o Options) withSeams() Options {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Sealer == nil {
+		o.Sealer = Plain{}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	switch {
+	case o.Dir == "":
+		return invalid("the data folder has no name")
+	case o.Device == "" || len(o.Device) > maxDevice || strings.ContainsFunc(o.Device, notPrintable):
+		return invalid("device id %q is not 1 to %d printable characters without spaces", o.Device, maxDevice)
+	case o.Timeout < 0:
+		return invalid("the wait for the data folder is negative: %s", o.Timeout)
+	case o.MaxBytes < minMaxBytes:
+		return invalid("the size cap of %d bytes a file is below %d", o.MaxBytes, minMaxBytes)
+	case o.MaxTemplates < 1:
+		return invalid("%d templates a subject is less than 1", o.MaxTemplates)
+	}
+	return nil
+}
+
+func notPrintable(r rune) bool {
+	return r == unicode.ReplacementChar || unicode.IsSpace(r) || !unicode.IsPrint(r)
+}
+
+// commandName is the program and its subcommand. Further arguments stay out of
+// the lock file: they may hold paths or secrets.
+func commandName(args []string) string {
+	if len(args) == 0 {
+		return "another program"
+	}
+	name := filepath.Base(args[0])
+	if len(args) > 1 && !strings.HasPrefix(args[1], "-") && !strings.ContainsFunc(args[1], notPrintable) {
+		name += " " + args[1]
+	}
+	return name
+}
+
+func invalid(format string, args ...any) error { return coded(agent.CodeInvalid, format, args...) }
