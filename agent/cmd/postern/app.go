@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"postern/agent"
+	"postern/agent/config"
+	"postern/agent/decide"
+	"postern/agent/store"
+	"postern/agent/verify"
+	"postern/inference"
+	"postern/inference/litert"
+	"postern/models"
+)
+
+// settings loads the configuration that flags and environment ask for.
+func (c *cli) settings() (config.Config, error) {
+	set := c.set
+	if c.data != "" {
+		set = append([]string{"data=" + c.data}, set...)
+	}
+	return config.Load(c.config, os.Environ(), set)
+}
+
+// logger writes to standard error. Commands that answer a question stay quiet
+// unless asked; run logs by its settings.
+func (c *cli) logger(cfg config.Config, quiet bool) *slog.Logger {
+	var level slog.Level
+	// Validated with the configuration.
+	_ = level.UnmarshalText([]byte(cfg.Log.Level))
+	if quiet {
+		level = slog.LevelError
+	}
+	if c.verbose {
+		level = slog.LevelDebug
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(c.err, o))
+	}
+	return slog.New(slog.NewTextHandler(c.err, o))
+}
+
+type logger = *slog.Logger
+
+// libraryName is the file that inference needs beside the binary.
+const libraryName = "libLiteRt.so"
+
+// libraryPlaces lists where the library is looked for, the first that exists wins.
+func libraryPlaces(cfg config.Config) []string {
+	if cfg.Inference.Library != "" {
+		return []string{cfg.Inference.Library}
+	}
+	var dirs []string
+	if exe, err := os.Executable(); err == nil {
+		if real, err := filepath.EvalSymlinks(exe); err == nil {
+			exe = real
+		}
+		dir := filepath.Dir(exe)
+		dirs = append(dirs, dir, filepath.Join(dir, "../.cache/litert"), filepath.Join(dir, "../lib/postern"))
+	}
+	dirs = append(dirs, ".cache/litert", "/usr/lib/postern")
+	for i, d := range dirs {
+		dirs[i] = filepath.Join(d, libraryName)
+	}
+	return dirs
+}
+
+func findLibrary(cfg config.Config) (string, error) {
+	places := libraryPlaces(cfg)
+	for _, p := range places {
+		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() {
+			return p, nil
+		}
+	}
+	return "", &agent.Error{Code: agent.CodeUnavailable, Message: fmt.Sprintf("the inference library %s was not found in %s", libraryName, strings.Join(places, ", ")),
+		Fix: "run \"make setup\" in the project, or name it with inference.library"}
+}
+
+// brain is everything that turns pictures into decisions.
+type brain struct {
+	runtime *litert.Runtime
+	pool    *inference.Pool
+	set     *models.Set
+	curve   *decide.Curve
+	policy  verify.Policy
+}
+
+// openBrain loads the library and parallel pipelines.
+func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error) {
+	set, err := models.Default()
+	if err != nil {
+		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the models in this binary are damaged", Err: err}
+	}
+	curve, err := curveOf(set.Embedder)
+	if err != nil {
+		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the calibration in this binary is damaged", Err: err}
+	}
+	path, err := findLibrary(cfg)
+	if err != nil {
+		return nil, err
+	}
+	b := &brain{set: set, curve: curve, policy: policyOf(cfg)}
+	if b.runtime, err = litert.Open(path, log.With("part", "litert")); err != nil {
+		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the inference library cannot be used", Err: err,
+			Fix: "run \"make setup\" again"}
+	}
+	b.pool, err = inference.NewPool(engine{b.runtime}, set, inference.Options{Threads: cfg.Inference.Threads}, parallel)
+	if err != nil {
+		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}, b.runtime.Close())
+	}
+	return b, nil
+}
+
+func (b *brain) Close() error { return errors.Join(b.pool.Close(), b.runtime.Close()) }
+
+func (b *brain) matcher() verify.Matcher {
+	return verify.Matcher{Prober: b.pool, Curve: b.curve, Policy: b.policy}
+}
+
+func curveOf(m *models.Model) (*decide.Curve, error) {
+	cal := m.Manifest.Calibration
+	points := make([]decide.Point, len(cal.Points))
+	for i, p := range cal.Points {
+		points[i] = decide.Point{Cosine: p.Cosine, Score: p.Score}
+	}
+	return decide.NewCurve(cal.ID, points)
+}
+
+func policyOf(cfg config.Config) verify.Policy {
+	p := verify.Policy{
+		Match:          agent.Thresholds{Review: cfg.Match.Review, Decline: cfg.Match.Decline},
+		Identify:       agent.Thresholds{Review: cfg.Identify.Review, Decline: cfg.Identify.Decline},
+		IdentifyMargin: cfg.Identify.Margin,
+		EnrolQuality:   cfg.Quality.Enrol,
+		VerifyQuality:  cfg.Quality.Verify,
+	}
+	if cfg.Identify.Enabled {
+		p.MaxGallery = cfg.Identify.MaxSubjects
+	}
+	return p
+}
+
+// records lends the store to the service.
+type records struct{ *store.Store }
+
+func (r records) Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []agent.Template, error) {
+	return r.Store.Enrol(store.Enrolment{Subject: s, Templates: ts})
+}
+
+func openStore(cfg config.Config, log *slog.Logger) (*store.Store, error) {
+	return store.Open(store.Options{Dir: cfg.Data, Device: cfg.Device, Log: log.With("part", "store")})
+}
+
+// with runs fn with store and service open, and closes them.
+func (c *cli) with(ctx context.Context, cfg config.Config, log *slog.Logger, parallel int, fn func(*brain, *store.Store, *verify.Service) error) (err error) {
+	st, err := openStore(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	b, err := openBrain(cfg, log, parallel)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	svc, err := verify.New(verify.Config{Matcher: b.matcher(), Store: records{st}, Space: b.set.Embedder.Manifest.Embedder.Space, Source: "cli"})
+	if err != nil {
+		return err
+	}
+	return fn(b, st, svc)
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent"
+	"postern/agent/photo"
+)
+
+// timing is one line of the benchmark, in milliseconds.
+type timing struct {
+	Stage  string  `json:"stage"`
+	Median float64 `json:"median_ms"`
+	P90    float64 `json:"p90_ms"`
+}
+
+// benchReport is what "postern bench" measured in one run.
+type benchReport struct {
+	Machine string   `json:"machine"`
+	Rounds  int      `json:"rounds"`
+	Stages  []timing `json:"stages"`
+	Bare    float64  `json:"bare_invokes_ms"` // sum of the bare network invokes of one whole match
+	Whole   float64  `json:"whole_match_ms"`
+	Ratio   float64  `json:"ratio"`
+	OneCore float64  `json:"ratio_sequential"` // with the two pictures one after the other
+	Live    float64  `json:"live_fps"`
+}
+
+func (c *cli) benchCmd() *cobra.Command {
+	var rounds int
+	cmd := &cobra.Command{
+		Use:   "bench PICTURE PICTURE",
+		Short: "Time every stage of a match on this machine",
+		Long: `Time every stage of a match of two pictures, the whole match from file to
+decision, and the bare invokes of the networks it needs, all in one run: the
+ratio says what everything around the networks costs. Also analyses the first
+picture, scaled to 1280x720, as fast as it can, as a camera's frame.`,
+		Example: "  postern bench a.jpg b.jpg",
+		Args:    args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			b, err := openBrain(cfg, c.logger(cfg, true), 2)
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			r, err := c.bench(cmd.Context(), b, a, max(3, rounds))
+			if err != nil {
+				return err
+			}
+			return c.print(r, r.text())
+		},
+	}
+	cmd.Flags().IntVarP(&rounds, "rounds", "n", 200, "rounds to measure")
+	return cmd
+}
+
+func (c *cli) bench(ctx context.Context, b *brain, paths []string, rounds int) (*benchReport, error) {
+	r := &benchReport{Machine: machine(), Rounds: rounds}
+	s := &samples{byStage: map[string][]time.Duration{}}
+	bar := c.bar("bench", rounds)
+	defer bar.done()
+	m := b.matcher()
+	for i := range rounds {
+		start := time.Now()
+		frames, err := loadAll(paths)
+		if err != nil {
+			return nil, err
+		}
+		decode := time.Since(start)
+		cmp, err := m.Match(ctx, frames[0], frames[1])
+		if err != nil {
+			return nil, err
+		}
+		s.add("whole match, two pictures at once", time.Since(start))
+		if err := c.benchStages(ctx, b, s, frames, decode, cmp.Decision.Timings.Match); err != nil {
+			return nil, err
+		}
+		bar.set(i + 1)
+	}
+	bare, err := b.pool.Bare(ctx, rounds)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range bare {
+		s.byStage["bare invoke "+n.Model] = n.Times
+		if n.PerFace {
+			r.Bare += 2 * ms(median(n.Times))
+		}
+	}
+	r.Stages = s.timings()
+	r.Whole = ms(median(s.byStage["whole match, two pictures at once"]))
+	r.Ratio = r.Whole / r.Bare
+	r.OneCore = ms(median(s.byStage["whole match, one after the other"])) / r.Bare
+	r.Live, err = liveRate(ctx, b, paths[0])
+	return r, err
+}
+
+// benchStages runs the two pictures one after the other on one pipeline and
+// notes the time of each stage for one picture.
+func (c *cli) benchStages(ctx context.Context, b *brain, s *samples, frames []*agent.Frame, decode, match time.Duration) error {
+	whole := decode + match
+	for _, f := range frames {
+		p, err := b.pool.Probe(ctx, f)
+		if err != nil {
+			return err
+		}
+		t := p.Timings
+		s.add("detect", t.Detect)
+		s.add("landmarks", t.Landmarks)
+		s.add("align", t.Align)
+		s.add("quality", t.Quality)
+		s.add("embed", t.Embed)
+		whole += t.Total
+	}
+	s.add("decode", decode/2)
+	s.add("match", match)
+	s.add("whole match, one after the other", whole)
+	return nil
+}
+
+// samples collects durations by stage, in order of first appearance.
+type samples struct {
+	byStage map[string][]time.Duration
+}
+
+func (s *samples) add(stage string, d time.Duration) {
+	s.byStage[stage] = append(s.byStage[stage], d)
+}
+
+var stageOrder = []string{"decode", "detect", "landmarks", "align", "quality", "embed", "match",
+	"whole match, one after the other", "whole match, two pictures at once"}
+
+func (s *samples) timings() []timing {
+	names := slices.Clone(stageOrder)
+	var bare []string
+	for n := range s.byStage {
+		if strings.HasPrefix(n, "bare") {
+			bare = append(bare, n)
+		}
+	}
+	slices.Sort(bare)
+	var out []timing
+	for _, n := range append(names, bare...) {
+		ds := s.byStage[n]
+		slices.Sort(ds)
+		out = append(out, timing{n, ms(ds[len(ds)/2]), ms(ds[len(ds)*9/10])})
+	}
+	return out
+}
+
+func median(ds []time.Duration) time.Duration {
+	ds = slices.Sorted(slices.Values(ds))
+	return ds[len(ds)/2]
+}
+
+func ms(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
+
+// liveRate analyses a 1280x720 frame over and over on one pipeline for two
+// seconds.
+func liveRate(ctx context.Context, b *brain, path string) (float64, error) {
+	f, err := photo.Load(path)
+	if err != nil {
+		return 0, err
+	}
+	f = onCanvas(f, 1280, 720)
+	n, start := 0, time.Now()
+	for time.Since(start) < 2*time.Second {
+		if _, err := b.pool.Probe(ctx, f); err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
+}
+
+// onCanvas puts the picture into the middle of a grey one, cut to fit.
+func onCanvas(f *agent.Frame, w, h int) *agent.Frame {
+	out := &agent.Frame{Pix: make([]byte, w*h*3), Width: w, Height: h}
+	for i := range out.Pix {
+		out.Pix[i] = 128
+	}
+	ox, oy := max(0, (w-f.Width)/2), max(0, (h-f.Height)/2)
+	for y := range min(h, f.Height) {
+		src := f.Pix[y*f.Width*3:]
+		copy(out.Pix[((y+oy)*w+ox)*3:], src[:min(w, f.Width)*3])
+	}
+	return out
+}
+
+func (r *benchReport) text() string {
+	t := table("STAGE\tMEDIAN ms\tP90 ms", len(r.Stages), func(i int) string {
+		s := r.Stages[i]
+		return fmt.Sprintf("%s\t%.3f\t%.3f", s.Stage, s.Median, s.P90)
+	})
+	return fmt.Sprintf("%s, %d rounds\n%sbare invokes of one match: %.2f ms; whole match %.2f ms, ratio %.2f (one after the other: %.2f)\nlive: %.0f frames/s at 1280x720\n",
+		r.Machine, r.Rounds, t, r.Bare, r.Whole, r.Ratio, r.OneCore, r.Live)
+}
+
+// machine names the CPU for a report.
+func machine() string {
+	model := "unknown CPU"
+	raw, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(raw)) {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
+			model = strings.TrimSpace(v)
+			break
+		}
+	}
+	return fmt.Sprintf("%s, %d cores, %s/%s, %s", model, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"image"
+	"image/color"
+	"image/jpeg"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent"
+	"postern/camera"
+)
+
+func (c *cli) cameraCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "camera",
+		Short:   "List cameras, take a picture",
+		Example: "  postern camera list\n  postern camera snapshot me.jpg --set camera.source=1",
+		Args:    args(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(c.cameraList(), c.cameraSnapshot(), c.cameraSample())
+	return cmd
+}
+
+func (c *cli) cameraList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the cameras of this machine",
+		Args:  args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			ds, err := camera.List()
+			if err != nil {
+				return err
+			}
+			if len(ds) == 0 && !c.json {
+				_, err := fmt.Fprintln(c.out, "no camera found; a video file, a folder of pictures or a stream address works too (camera.source)")
+				return err
+			}
+			return c.print(ds, table("DEVICE\tNAME", len(ds), func(i int) string { return ds[i].Path + "\t" + ds[i].Name }))
+		},
+	}
+}
+
+func (c *cli) cameraSnapshot() *cobra.Command {
+	return &cobra.Command{
+		Use:     "snapshot FILE",
+		Short:   "Take one picture with the configured camera (.jpg or .png)",
+		Example: "  postern camera snapshot me.jpg",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), captureTime)
+			defer cancel()
+			s, err := openCamera(ctx, cfg, c.logger(cfg, true))
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			f, err := s.Next(ctx, 0)
+			if err != nil {
+				return &agent.Error{Code: agent.CodeUnavailable, Message: "the camera gave no picture", Err: err}
+			}
+			if err := savePicture(a[0], f); err != nil {
+				return err
+			}
+			return c.print(map[string]any{"file": a[0], "width": f.Width, "height": f.Height}, fmt.Sprintf("%s  %dx%d\n", a[0], f.Width, f.Height))
+		},
+	}
+}
+
+// savePicture writes a new file; it never overwrites one.
+func savePicture(path string, f *agent.Frame) error {
+	ext := strings.ToLower(filepath.Ext(path))
+	if ext != ".jpg" && ext != ".jpeg" && ext != ".png" {
+		return &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("picture %q does not end in .jpg or .png", path)}
+	}
+	w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if os.IsExist(err) {
+		return &agent.Error{Code: agent.CodeConflict, Message: fmt.Sprintf("file %q exists already", path)}
+	}
+	if err != nil {
+		return &agent.Error{Code: agent.CodeStorage, Message: fmt.Sprintf("cannot write picture %q", path), Err: err}
+	}
+	if ext == ".png" {
+		err = png.Encode(w, picture{f})
+	} else {
+		err = jpeg.Encode(w, picture{f}, &jpeg.Options{Quality: 92})
+	}
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		os.Remove(path)
+		return &agent.Error{Code: agent.CodeStorage, Message: fmt.Sprintf("cannot write picture %q", path), Err: err}
+	}
+	return nil
+}
+
+// picture shows a frame to Go's encoders.
+type picture struct{ f *agent.Frame }
+
+func (p picture) ColorModel() color.Model { return color.RGBAModel }
+func (p picture) Bounds() image.Rectangle { return image.Rect(0, 0, p.f.Width, p.f.Height) }
+func (p picture) At(x, y int) color.Color {
+	i := (y*p.f.Width + x) * 3
+	return color.RGBA{p.f.Pix[i], p.f.Pix[i+1], p.f.Pix[i+2], 255}
+}
+
+// cameraSample renders the sample feed.
+func (c *cli) cameraSample() *cobra.Command {
+	return &cobra.Command{Use: "sample", Hidden: true}
+}

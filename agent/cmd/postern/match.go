@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/agent"
+	"postern/agent/photo"
+	"postern/agent/verify"
+)
+
+func (c *cli) matchCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "match REFERENCE PROBE",
+		Short: "Compare the largest faces of two pictures",
+		Long: `Compare the largest faces of two pictures and print a score from 0 to 100.
+
+The score stands for a measured false match rate: 50 is about 1 in 1,000
+strangers, 70 about 1 in 10,000, 90 about 1 in 100,000. At or below match.decline
+(50) the answer is Declined, at or below match.review (70) In Review, above it
+Approved. JPEG, PNG, WebP and TIFF are read; nothing is stored.`,
+		Example: "  postern match badge.jpg selfie.jpg\n  postern match a.jpg b.jpg --json --set match.review=90",
+		Args:    args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			start := time.Now()
+			frames, err := loadAll(a)
+			if err != nil {
+				return err
+			}
+			decode := time.Since(start)
+			b, err := openBrain(cfg, c.logger(cfg, true), 2)
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			m := b.matcher()
+			cmp, err := m.Match(cmd.Context(), frames[0], frames[1])
+			if err != nil {
+				return err
+			}
+			cmp.Decision.Timings.Decode = decode
+			return c.answerMatch(a, cmp)
+		},
+	}
+}
+
+func loadAll(paths []string) ([]*agent.Frame, error) {
+	frames := make([]*agent.Frame, len(paths))
+	for i, p := range paths {
+		f, err := photo.Load(p)
+		if err != nil {
+			return nil, err
+		}
+		frames[i] = f
+	}
+	return frames, nil
+}
+
+// seen is what a picture showed, for JSON.
+type seen struct {
+	Picture  string          `json:"picture"`
+	Faces    int             `json:"faces"`
+	Face     *agent.Face     `json:"face"`
+	Quality  *agent.Quality  `json:"quality"`
+	Findings []agent.Finding `json:"findings"`
+}
+
+func see(name string, p agent.Probe) seen {
+	s := seen{Picture: name, Faces: p.Faces, Face: p.Face, Findings: p.Findings}
+	if s.Findings == nil {
+		s.Findings = []agent.Finding{}
+	}
+	if p.Face != nil {
+		s.Quality = &p.Quality
+	}
+	return s
+}
+
+func (c *cli) answerMatch(a []string, cmp verify.Comparison) error {
+	v := struct {
+		agent.Decision
+		Reference seen `json:"reference"`
+		Probe     seen `json:"probe"`
+	}{cmp.Decision, see(a[0], cmp.Reference), see(a[1], cmp.Probe)}
+	if err := c.print(v, describe(cmp.Decision)); err != nil {
+		return err
+	}
+	return verdict{cmp.Decision.Status}
+}
+
+// describe tells a decision to a person.
+func describe(d agent.Decision) string {
+	var b strings.Builder
+	if d.Scored {
+		fmt.Fprintf(&b, "%s  score %.2f  (declined up to %g, in review up to %g)\n", d.Status, d.Score, d.Thresholds.Decline, d.Thresholds.Review)
+	} else {
+		fmt.Fprintf(&b, "%s  no score\n", d.Status)
+	}
+	for _, w := range d.Warnings {
+		fmt.Fprintf(&b, "  %s: %s\n", w.Risk, w.Long)
+	}
+	return b.String()
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"postern/agent"
+	"postern/agent/config"
+	"postern/agent/kiosk"
+	"postern/agent/store"
+	"postern/agent/verify"
+	"postern/agent/watch"
+	"postern/camera"
+)
+
+func (c *cli) runCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent: watch the camera, decide, store, serve the page",
+		Long: `Watch the camera, turn each person who stands before it into one stored decision
+and serve a page with the live view. With identify.enabled everybody is searched
+among the enrolled (1:N); otherwise the page asks for a badge number and the face
+is compared with that subject only (1:1).`,
+		Example: "  postern run\n  postern run --set camera.source=rtsp://camera/stream --set identify.enabled=true",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			a := &app{cli: c, cfg: cfg, log: c.logger(cfg, false)}
+			return a.run(cmd.Context())
+		},
+	}
+}
+
+// app is the running agent. Parts are opened in order and closed in reverse.
+type app struct {
+	*cli
+	cfg config.Config
+	log logger
+}
+
+func (a *app) run(ctx context.Context) error {
+	return a.with(ctx, a.cfg, a.log, 1, func(b *brain, st *store.Store, svc *verify.Service) (err error) {
+		l, err := net.Listen("tcp", a.cfg.HTTP.Listen)
+		if err != nil {
+			return &agent.Error{Code: agent.CodeUnavailable, Message: "the page cannot be served at " + a.cfg.HTTP.Listen, Err: err,
+				Fix: "choose another address with http.listen"}
+		}
+		defer l.Close()
+		cam, err := openCamera(ctx, a.cfg, a.log)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cam.Close()) }()
+		return a.serve(ctx, b, st, svc, cam, l)
+	})
+}
+
+func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.Service, cam *camera.Stream, l net.Listener) error {
+	live := a.cfg.Live
+	w := &watch.Watcher{
+		Frames: cam, Prober: b.pool, Decider: svc, Now: time.Now, Log: a.log, Identify: a.cfg.Identify.Enabled, Source: "camera",
+		Settings: watch.Settings{Budget: live.Budget, MinFrames: live.MinFrames, MaxFrames: live.MaxFrames, Gone: live.Gone,
+			MaxRate: live.MaxRate, ClaimFor: 5 * live.Budget, Stalled: 3 * time.Second},
+	}
+	page := &kiosk.Server{Frames: cam, Results: recent{st}, Claims: w, LiveFPS: a.cfg.HTTP.LiveFPS, Device: a.cfg.Device,
+		Identify: a.cfg.Identify.Enabled, Log: a.log}
+	w.Publish = page.Publish
+	a.log.Info("agent started", "device", a.cfg.Device, "data", a.cfg.Data, "camera", a.cfg.Camera.Source, "subjects", svc.Enrolled(),
+		"model", b.set.Embedder.Manifest.ID, "identify", a.cfg.Identify.Enabled)
+	fmt.Fprintf(a.out, "postern is running: open http://%s/ (Ctrl-C stops it)\n", l.Addr())
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return page.Serve(ctx, l) })
+	g.Go(func() error { return a.watch(ctx, w) })
+	err := g.Wait()
+	a.log.Info("agent stopped", "err", err)
+	return err
+}
+
+// watch runs the loop. When a recorded source has ended the page stays up, to be
+// read.
+func (a *app) watch(ctx context.Context, w *watch.Watcher) error {
+	if err := w.Run(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() == nil {
+		a.log.Info("the camera source has ended", "source", a.cfg.Camera.Source)
+		<-ctx.Done()
+	}
+	return nil
+}
+
+// recent lends the store's results to the page.
+type recent struct{ *store.Store }
+
+func (r recent) Recent(n int) ([]agent.Result, error) {
+	return r.Store.Results(store.ResultQuery{Limit: n})
+}

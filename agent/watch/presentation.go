@@ -1,0 +1,134 @@
+package watch
+
+import (
+	"context"
+	"time"
+
+	"postern/agent"
+	"postern/agent/verify"
+)
+
+// presentation is who stands before the camera now. The zero value is nobody.
+type presentation struct {
+	evidence *verify.Evidence
+	since    time.Time // of the first face
+	lastFace time.Time
+	decided  bool
+	others   int // frames in a row that show somebody else
+}
+
+// swapFrames in a row must show another face before a decided presentation ends
+// without a gap: one odd frame is not a new person.
+const swapFrames = 2
+
+// see takes in one analysed frame.
+func (p *presentation) see(now time.Time, pr *agent.Probe, w *Watcher) {
+	if pr.Face == nil {
+		if p.evidence != nil && now.Sub(p.lastFace) >= w.Settings.Gone {
+			*p = presentation{}
+		}
+		return
+	}
+	if p.evidence == nil {
+		*p = presentation{evidence: w.Decider.NewEvidence(w.Source, w.Settings.MinFrames), since: now}
+	}
+	p.lastFace = now
+	if p.decided {
+		p.watchForSwap(now, pr, w)
+		return
+	}
+	if p.evidence.Add(pr) == verify.Different {
+		p.restart(now, pr, w)
+	}
+}
+
+// watchForSwap notices that another person has stepped in without a gap.
+func (p *presentation) watchForSwap(now time.Time, pr *agent.Probe, w *Watcher) {
+	switch p.evidence.Compare(pr) {
+	case verify.Different:
+		if p.others++; p.others >= swapFrames {
+			p.restart(now, pr, w)
+		}
+	case verify.Used:
+		p.others = 0
+	}
+}
+
+func (p *presentation) restart(now time.Time, pr *agent.Probe, w *Watcher) {
+	*p = presentation{evidence: w.Decider.NewEvidence(w.Source, w.Settings.MinFrames), since: now, lastFace: now}
+	p.evidence.Add(pr)
+}
+
+// ready reports whether the presentation should be decided now. The budget runs
+// from the first face or, for who stood there before, from the claim.
+func (p *presentation) ready(now time.Time, w *Watcher, claim string, claimed time.Time) bool {
+	if p.evidence == nil || p.decided || (claim == "" && !w.Identify) {
+		return false
+	}
+	used, _ := p.evidence.Frames()
+	from := p.since
+	if claim != "" && claimed.After(from) {
+		from = claimed
+	}
+	late := now.Sub(from) >= w.Settings.Budget
+	if used < w.Settings.MinFrames {
+		// Somebody who only walks past is not decided about; who claimed an
+		// identity gets an answer.
+		return late && claim != ""
+	}
+	return late || used >= w.Settings.MaxFrames || p.sure(w, claim)
+}
+
+// sure reports whether the evidence would be approved already.
+func (p *presentation) sure(w *Watcher, claim string) bool {
+	if claim != "" {
+		return w.Decider.LookupClaim(claim, p.evidence).Status == agent.Approved
+	}
+	d, err := w.Decider.Lookup(p.evidence)
+	return err == nil && d.Status == agent.Approved
+}
+
+func (p *presentation) state(deciding bool) State {
+	switch {
+	case p.evidence == nil:
+		return Idle
+	case p.decided:
+		return Decided
+	case !deciding:
+		return Waiting
+	}
+	return Looking
+}
+
+// pacer keeps the loop below a rate and measures it.
+type pacer struct {
+	last  time.Time
+	fps   float64
+	start time.Time
+	count int
+}
+
+// wait sleeps until the next frame is due.
+func (p *pacer) wait(ctx context.Context, maxRate float64) {
+	if due := p.last.Add(time.Duration(float64(time.Second) / maxRate)); !p.last.IsZero() {
+		if d := time.Until(due); d > 0 {
+			t := time.NewTimer(d)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+			}
+		}
+	}
+	p.last = time.Now()
+	if p.start.IsZero() {
+		p.start = p.last
+	}
+	p.count++
+	if d := p.last.Sub(p.start); d >= time.Second {
+		p.fps = float64(p.count) / d.Seconds()
+		p.start, p.count = p.last, 0
+	}
+}
+
+func (p *pacer) rate() float64 { return p.fps }

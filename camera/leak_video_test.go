@@ -1,0 +1,5 @@
+//go:build cgo && !nocamera && !matprofile
+
+package camera
+
+func nativeLeaks() (pictures int, captures int64) { return 0, openCaptures.Load() }
