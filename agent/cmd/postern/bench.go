@@ -32,10 +32,14 @@ type benchReport struct {
 	Ratio   float64  `json:"ratio"`
 	OneCore float64  `json:"ratio_sequential"` // with the two pictures one after the other
 	Live    float64  `json:"live_fps"`
+
+	Agent *agentReport `json:"agent,omitempty"`
 }
 
 func (c *cli) benchCmd() *cobra.Command {
 	var rounds int
+	var feed string
+	var watch time.Duration
 	cmd := &cobra.Command{
 		Use:   "bench PICTURE PICTURE",
 		Short: "Time every stage of a match on this machine",
@@ -59,10 +63,17 @@ picture, scaled to 1280x720, as fast as it can, as a camera's frame.`,
 			if err != nil {
 				return err
 			}
+			if feed != "" {
+				if r.Agent, err = c.benchAgent(cmd.Context(), a, feed, watch); err != nil {
+					return err
+				}
+			}
 			return c.print(r, r.text())
 		},
 	}
 	cmd.Flags().IntVarP(&rounds, "rounds", "n", 200, "rounds to measure")
+	cmd.Flags().StringVar(&feed, "feed", "", "also start the agent before this video and measure memory, rate and the time to its first decision")
+	cmd.Flags().DurationVar(&watch, "watch", 20*time.Second, "how long to let it watch the video")
 	return cmd
 }
 
@@ -204,8 +215,13 @@ func (r *benchReport) text() string {
 		s := r.Stages[i]
 		return fmt.Sprintf("%s\t%.3f\t%.3f", s.Stage, s.Median, s.P90)
 	})
-	return fmt.Sprintf("%s, %d rounds\n%sbare invokes of one match: %.2f ms; whole match %.2f ms, ratio %.2f (one after the other: %.2f)\nlive: %.0f frames/s at 1280x720\n",
+	text := fmt.Sprintf("%s, %d rounds\n%sbare invokes of one match: %.2f ms; whole match %.2f ms, ratio %.2f (one after the other: %.2f)\nlive: %.0f frames/s at 1280x720\n",
 		r.Machine, r.Rounds, t, r.Bare, r.Whole, r.Ratio, r.OneCore, r.Live)
+	if a := r.Agent; a != nil {
+		text += fmt.Sprintf("agent: first decision %.0f ms after the start of the process; after %.0f s of video %d MB resident, %.1f frames/s analysed\n",
+			a.FirstDecision, a.Watched, a.RSS, a.FPS)
+	}
+	return text
 }
 
 // machine names the CPU for a report.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -15,6 +16,7 @@ import (
 
 	"postern/agent"
 	"postern/camera"
+	"postern/camera/sample"
 )
 
 func (c *cli) cameraCmd() *cobra.Command {
@@ -116,7 +118,39 @@ func (p picture) At(x, y int) color.Color {
 	return color.RGBA{p.f.Pix[i], p.f.Pix[i+1], p.f.Pix[i+2], 255}
 }
 
-// cameraSample renders the sample feed.
+// cameraSample renders the film that "make run" shows to the agent.
 func (c *cli) cameraSample() *cobra.Command {
-	return &cobra.Command{Use: "sample", Hidden: true}
+	var faces, out string
+	cmd := &cobra.Command{
+		Use:   "sample --faces DIR --out FILE",
+		Short: "Render a sample camera feed from the test portraits",
+		Long: `Render a film of 48 seconds, 1280x720: people come to an entrance and go, and a
+printed photo is held up. It stands in for a camera where there is none. DIR holds
+the portraits that "make setup" fetches.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if faces == "" || out == "" {
+				return usageError{errors.New("name --faces and --out (usage: " + cmd.UseLine() + ")")}
+			}
+			cast, err := sample.LoadCast(faces)
+			if err != nil {
+				return err
+			}
+			var b bar
+			o := sample.Options{Progress: func(done, total int) {
+				if done == 1 {
+					b = c.bar("render", total)
+				}
+				b.set(done)
+			}}
+			if err := sample.Render(cmd.Context(), out, cast, o); err != nil {
+				return err
+			}
+			b.done()
+			return c.print(map[string]string{"file": out}, out+"\n")
+		},
+	}
+	cmd.Flags().StringVar(&faces, "faces", "", "folder of the portraits")
+	cmd.Flags().StringVar(&out, "out", "", "file to write (.avi)")
+	return cmd
 }
