@@ -154,24 +154,23 @@ func TestDiskFullAtCreation(t *testing.T) {
 }
 
 // TestDamage flips bytes all over a file and uses every verb on it: whatever
-// happens is an error, never a crash, and never a template that was not stored.
+// happens is an error, never a crash.
 func TestDamage(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
+	}
 	o := testOptions(t)
 	s := mustOpen(t, o)
-	valid := map[string]bool{}
 	for i := range 150 {
-		_, ts, err := s.Enrol(Enrolment{Subject: agent.Subject{ID: fmt.Sprint("s", i)}, Templates: testTemplates(4)})
+		_, _, err := s.Enrol(Enrolment{Subject: agent.Subject{ID: fmt.Sprint("s", i)}, Templates: testTemplates(4)})
 		must(t, err)
-		for _, tp := range ts {
-			valid[tp.ID] = true
-		}
 		_, err = s.AppendResult(testResult("s1", agent.Approved))
 		must(t, err)
 	}
 	mustClose(t, s)
 	rounds, refused, found := 60, 0, 0
-	for range rounds {
-		opened, whole := damageRound(t, o, valid)
+	for seed := range rounds {
+		opened, whole := damageRound(t, o, rand.New(rand.NewPCG(uint64(seed), 1)))
 		if !opened {
 			refused++
 		}
@@ -185,19 +184,22 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-func damageRound(t *testing.T, from Options, valid map[string]bool) (opened, whole bool) {
+func damageRound(t *testing.T, from Options, rnd *rand.Rand) (opened, whole bool) {
 	t.Helper()
 	o := testOptions(t)
-	o.Dir, o.Timeout = t.TempDir(), 100*time.Millisecond
+	// The cap bounds what a file with a garbled list of free pages can grow to.
+	o.Dir, o.Timeout, o.MaxBytes = filepath.Join(t.TempDir(), "damaged"), 100*time.Millisecond, 4<<20
+	must(t, os.Mkdir(o.Dir, 0o700))
+	defer os.RemoveAll(o.Dir)
 	for _, name := range []string{TemplatesFile, ResultsFile} {
 		b, err := os.ReadFile(filepath.Join(from.Dir, name))
 		must(t, err)
 		for range 40 {
-			page := rand.IntN(len(b) / 4096)
-			b[page*4096+rand.IntN(64)] ^= byte(1 + rand.IntN(255))
+			page := rnd.IntN(len(b) / 4096)
+			b[page*4096+rnd.IntN(64)] ^= byte(1 + rnd.IntN(255))
 		}
-		if rand.IntN(3) == 0 {
-			b = b[:len(b)/2+rand.IntN(len(b)/2)]
+		if rnd.IntN(3) == 0 {
+			b = b[:len(b)/2+rnd.IntN(len(b)/2)]
 		}
 		must(t, os.WriteFile(filepath.Join(o.Dir, name), b, 0o600))
 	}
@@ -213,18 +215,12 @@ func damageRound(t *testing.T, from Options, valid map[string]bool) (opened, who
 			t.Errorf("close: %v", err)
 		}
 	}()
-	useAll(t, s, valid)
+	useAll(s)
 	return true, s.Check() == nil
 }
 
-func useAll(t *testing.T, s *Store, valid map[string]bool) {
-	t.Helper()
-	s.EachTemplate("", func(tp agent.Template) error {
-		if !valid[tp.ID] {
-			t.Logf("template %q has a changed id", tp.ID) // Plain does not notice; a real Sealer does
-		}
-		return nil
-	})
+func useAll(s *Store) {
+	s.EachTemplate("", func(agent.Template) error { return nil })
 	s.Subjects("", 1000)
 	s.Results(ResultQuery{Limit: 1000})
 	s.Results(ResultQuery{SubjectID: "s1"})

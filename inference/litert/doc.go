@@ -48,7 +48,8 @@
 // it: WARNING as a warning, INFO and VERBOSE at debug level. Warnings and errors
 // printed by a call that fails become part of the returned error instead. On a
 // library linked in another way that entry is not found; then Open logs a warning
-// and messages stay on stderr.
+// and messages stay on stderr. The least severity that is printed belongs to the
+// library, so with several Runtimes the last Open decides it.
 //
 // # Reading the source
 //

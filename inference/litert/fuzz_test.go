@@ -136,12 +136,12 @@ func FuzzLoad(f *testing.F) {
 // TestMutations is a fixed dose of FuzzLoad for every run of the tests.
 func TestMutations(t *testing.T) {
 	r := openRuntime(t, nil)
-	rounds := 400
-	if testing.Short() {
-		rounds = 50
-	}
 	for i, base := range fuzzBases(t) {
 		where := structure(base)
+		rounds := 400
+		if testing.Short() || len(base) > 1<<16 {
+			rounds = 50 // big files take their time
+		}
 		rng := rand.New(rand.NewPCG(1, uint64(i)))
 		accepted := 0
 		for range rounds {

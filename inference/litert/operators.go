@@ -106,13 +106,25 @@ func (v *verifier) operator(t table, rule rule) error {
 		return err
 	}
 	if !equal(shape, o.out[0].shape) {
-		return fmt.Errorf("its output is %s, but is computed as %v", o.out[0], shape)
+		return &mismatch{o.out[0], shape}
 	}
 	if v.work += o.out[0].len() * max(1, o.window); v.work > maxWork {
 		return fmt.Errorf("the network needs more than %d multiplications", maxWork)
 	}
 	o.out[0].ready = true
 	return nil
+}
+
+// mismatch says that a file declares one shape for an operator's output and the
+// rule computes another.
+type mismatch struct {
+	declared *graphTensor
+	computed []int
+}
+
+// Error names both shapes.
+func (m *mismatch) Error() string {
+	return fmt.Sprintf("its output is %s, but is computed as %v", m.declared, m.computed)
 }
 
 // checkExtras refuses what no operator we know of uses, and options of another

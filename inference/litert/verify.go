@@ -53,6 +53,7 @@ func (t *graphTensor) constant() bool { return t.data != nil }
 
 func (t *graphTensor) len() int { return product(t.shape) }
 
+// String names the tensor in errors.
 func (t *graphTensor) String() string { return fmt.Sprintf("tensor %q %v", t.name, t.shape) }
 
 func product(shape []int) int {

@@ -316,7 +316,7 @@ func TestVerifyBytes(t *testing.T) {
 func TestTruncated(t *testing.T) {
 	r := openRuntime(t, nil)
 	for i, data := range fuzzBases(t) {
-		step := max(1, len(data)/300)
+		step := max(1, len(data)/100)
 		for n := 0; n < len(data); n += step {
 			m, err := r.Load(data[:n:n], Options{})
 			if m != nil {

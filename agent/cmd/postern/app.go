@@ -25,7 +25,7 @@ func (c *cli) settings() (config.Config, error) {
 	if c.data != "" {
 		set = append([]string{"data=" + c.data}, set...)
 	}
-	return config.Load(c.config, os.Environ(), set)
+	return config.Load(c.config, c.environ, set)
 }
 
 // logger writes to standard error. Commands that answer a question stay quiet

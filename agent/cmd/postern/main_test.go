@@ -67,7 +67,7 @@ func posternCtx(tb testing.TB, ctx context.Context, args ...string) answer {
 		tb.Fatal(err)
 	}
 	args = append(args, "--set", "inference.library="+lib, "--set", "device=test")
-	code := execute(ctx, args, strings.NewReader(""), &out, &errw)
+	code := execute(ctx, args, nil, strings.NewReader(""), &out, &errw)
 	return answer{code, out.String(), errw.String()}
 }
 
@@ -324,12 +324,12 @@ func TestDoctor(t *testing.T) {
 func TestWithoutLibrary(t *testing.T) {
 	var out, errw bytes.Buffer
 	args := []string{"match", face(t, "obama.jpg"), face(t, "obama2.jpg"), "--set", "inference.library=" + filepath.Join(t.TempDir(), "none.so")}
-	if code := execute(context.Background(), args, nil, &out, &errw); code != exitUnavailable || !strings.Contains(errw.String(), "make setup") {
+	if code := execute(context.Background(), args, nil, nil, &out, &errw); code != exitUnavailable || !strings.Contains(errw.String(), "make setup") {
 		t.Fatalf("exit %d: %s", code, errw.String())
 	}
 	errw.Reset()
 	args = []string{"doctor", "--set", "inference.library=" + filepath.Join(t.TempDir(), "none.so")}
-	if code := execute(context.Background(), args, nil, &out, &errw); code != exitUnavailable {
+	if code := execute(context.Background(), args, nil, nil, &out, &errw); code != exitUnavailable {
 		t.Fatalf("doctor without the library: exit %d: %s", code, errw.String())
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -16,6 +17,7 @@ type cli struct {
 	in       io.Reader
 	out      io.Writer
 	err      io.Writer
+	environ  []string
 	config   string
 	data     string
 	set      []string
@@ -25,14 +27,24 @@ type cli struct {
 }
 
 // execute runs one command line and returns its exit code.
-func execute(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
-	c := &cli{in: in, out: out, err: errw, progress: isTerminal(errw)}
+func execute(ctx context.Context, args, environ []string, in io.Reader, out, errw io.Writer) int {
+	c := &cli{environ: environ, in: in, out: out, err: errw, progress: isTerminal(errw)}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errw)
 	return exitCode(root.ExecuteContext(ctx), errw)
+}
+
+// variable looks up an environment variable.
+func variable(environ []string, name string) string {
+	for _, e := range environ {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			return v
+		}
+	}
+	return ""
 }
 
 func isTerminal(w io.Writer) bool {
@@ -69,7 +81,7 @@ Try it:
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	f := root.PersistentFlags()
-	f.StringVarP(&c.config, "config", "c", os.Getenv("POSTERN_CONFIG"), "configuration file (YAML)")
+	f.StringVarP(&c.config, "config", "c", variable(c.environ, "POSTERN_CONFIG"), "configuration file (YAML)")
 	f.StringVar(&c.data, "data", "", "data folder (setting data)")
 	f.StringArrayVar(&c.set, "set", nil, "change one setting, for example --set match.review=75")
 	f.BoolVar(&c.json, "json", false, "answer in JSON")

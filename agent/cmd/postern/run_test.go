@@ -62,7 +62,7 @@ func start(t *testing.T, args ...string) *started {
 	out := &output{}
 	done := make(chan int, 1)
 	args = append([]string{"run", "--set", "http.listen=127.0.0.1:0", "--set", "device=test", "--set", "inference.library=" + lib}, args...)
-	go func() { done <- execute(ctx, args, nil, out, out) }()
+	go func() { done <- execute(ctx, args, nil, nil, out, out) }()
 	var once sync.Once
 	code := -1
 	s := &started{out: out, stop: func() int {
