@@ -111,7 +111,7 @@ func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error
 		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the inference library cannot be used", Err: err,
 			Fix: "run \"make setup\" again"}
 	}
-	b.pool, err = inference.NewPool(engine{b.runtime}, set, inference.Options{Threads: cfg.Inference.Threads}, parallel)
+	b.pool, err = inference.NewPool(litert.Engine{Runtime: b.runtime}, set, inference.Options{Threads: cfg.Inference.Threads}, parallel)
 	if err != nil {
 		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}, b.runtime.Close())
 	}

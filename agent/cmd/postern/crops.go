@@ -11,12 +11,13 @@ import (
 	"postern/agent/evaluate"
 	"postern/agent/photo"
 	"postern/inference"
+	"postern/inference/litert"
 )
 
 // writeCrops writes every aligned face as PNG, for calibrating a network with
 // exactly what this pipeline feeds it.
 func (c *cli) writeCrops(ctx context.Context, b *brain, d *evaluate.Dataset, dir string) error {
-	p, err := inference.New(engine{b.runtime}, b.set, inference.Options{})
+	p, err := inference.New(litert.Engine{Runtime: b.runtime}, b.set, inference.Options{})
 	if err != nil {
 		return err
 	}

@@ -116,4 +116,3 @@ func highest(ss []sampled) sampled {
 	}
 	return m
 }
-
