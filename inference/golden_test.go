@@ -169,7 +169,7 @@ func TestFarFace(t *testing.T) {
 	if pr.Face == nil {
 		t.Fatal("the far face was not found")
 	}
-	if x := pr.Face.Box.X; x < 1080 || x > 1180 {
+	if x := pr.Face.Box.X; x < 1180 || x > 1240 {
 		t.Fatalf("found at %+v", pr.Face.Box)
 	}
 }

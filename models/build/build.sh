@@ -30,6 +30,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
 fi
 
 # The interpreter logs to stderr; keep it for when something fails.
+export PYTHONDONTWRITEBYTECODE=1
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "$venv/bin/python" "$here/build.py" "$@" 2>"$log" || { status=$?; cat "$log" >&2; exit $status; }

@@ -1,7 +1,8 @@
 """Runs the reference pipeline: measures error on a data set, writes golden vectors.
 
-    reference.py measure --data DIR    error of float and int8 (never shipped data)
-    reference.py golden                models/golden/*.json from public-domain portraits
+    reference.py detect --data DIR     how many faces the detectors and the mesh find
+    reference.py measure --data DIR    verification error of the embedders
+    reference.py golden                models/golden/ from public-domain portraits
 """
 
 import argparse
@@ -44,16 +45,43 @@ def embed(model_id, crops):
     return result, float(np.median(times) * 1e3)
 
 
+def detect(data, detectors, every):
+    mesh = pipeline.Mesh(folder("facemesh-468"))
+    paths = dataset.images(data)[::every]
+    for model_id in detectors:
+        detector = pipeline.Detector(folder(model_id))
+        found = several = present = 0
+        for path in paths:
+            image = dataset.read_image(path)
+            faces = detector(image)
+            if faces:
+                face = pipeline.primary(faces, image.shape[1::-1])
+                present += mesh(image, face)[1] > 0.5
+            found += bool(faces)
+            several += len(faces) > 1
+        for label, count, total in (("a face in", found, len(paths)),
+                                    ("several faces in", several, len(paths)),
+                                    ("mesh presence > 0.5 in", present, found)):
+            low, high = metrics.clopper_pearson(int(count), total)
+            print(f"{model_id}: {label} {count} of {total}, {count / total:.2%} "
+                  f"[{low:.2%}, {high:.2%}]", flush=True)
+
+
 def measure(data, write_scores):
     crops, found = dataset.crops(data, catalogue.TEMPLATE)
     paths = dataset.images(data)
     people = np.unique([p.parent.name for p in paths], return_inverse=True)[1]
     pairs = list(dataset.pairs(data))
     print(f"{len(paths)} images, no face in {int((~found).sum())}, {len(pairs)} pairs")
+    reference = None
     for model_id in (FLOAT, SHIPPED):
         embeddings, ms = embed(model_id, crops)
+        if reference is None:
+            reference = embeddings
         scores = metrics.Scores(embeddings[found], people[found])
         report(model_id, ms, scores, metrics.pairs_accuracy(embeddings, pairs), people[found])
+        alike = (reference[found] * embeddings[found]).sum(axis=1)
+        print(f"  cosine to the float embedding: mean {alike.mean():.4f}, least {alike.min():.4f}")
         if write_scores:
             table = score_table(model_id, scores, data.name)
             catalogue.scores_file(model_id).write_bytes(manifest.encode(table))
@@ -130,9 +158,17 @@ def main():
     m.add_argument("--data", type=pathlib.Path, required=True)
     m.add_argument("--write-scores", action="store_true",
                    help="store the score tables that the manifests carry")
+    d = commands.add_parser("detect")
+    d.add_argument("--data", type=pathlib.Path, required=True)
+    d.add_argument("--detector", action="append", choices=("blazeface-short", "blazeface-full"),
+                   help="one of the detectors; may be given again (default both)")
+    d.add_argument("--every", type=int, default=1, help="use only each n-th image")
     commands.add_parser("golden")
     options = parser.parse_args()
-    if options.command == "measure":
+    if options.command == "detect":
+        detect(options.data, options.detector or ("blazeface-short", "blazeface-full"),
+               options.every)
+    elif options.command == "measure":
         measure(options.data, options.write_scores)
     else:
         golden()
