@@ -69,7 +69,7 @@ func start(ctx context.Context, o Options, open opener) (*Stream, error) {
 // While a live source is lost it waits; Stats tells why.
 func (s *Stream) Next(ctx context.Context, after uint64) (*agent.Frame, error) {
 	for {
-		f, err, wake := s.newest(after)
+		f, wake, err := s.newest(after)
 		if f != nil || err != nil {
 			return f, err
 		}
@@ -81,13 +81,13 @@ func (s *Stream) Next(ctx context.Context, after uint64) (*agent.Frame, error) {
 	}
 }
 
-// newest returns a frame after the given one, or a final error, or a channel
-// that is closed when it is worth asking again.
-func (s *Stream) newest(after uint64) (*agent.Frame, error, <-chan struct{}) {
+// newest returns a frame after the given one, or a channel that is closed when
+// it is worth asking again, or a final error.
+func (s *Stream) newest(after uint64) (*agent.Frame, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stats.State == StateClosed {
-		return nil, ErrClosed, nil
+		return nil, nil, ErrClosed
 	}
 	if s.frame != nil && s.frame.Seq > after {
 		if !s.taken {
@@ -96,7 +96,7 @@ func (s *Stream) newest(after uint64) (*agent.Frame, error, <-chan struct{}) {
 		}
 		return s.frame, nil, nil
 	}
-	return nil, s.ending, s.wake
+	return nil, s.wake, s.ending
 }
 
 // Stats returns the counters and the state as of now.
