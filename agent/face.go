@@ -94,12 +94,12 @@ type Finding struct {
 	Unit  string      `json:"unit"`
 }
 
-// Probe is what the pipeline makes of one frame: the largest face, its quality
+// Probe is what the pipeline makes of one frame: the most prominent face, its quality
 // and, when there is a face, its embedding.
 type Probe struct {
 	Face      *Face     // nil when there is no face
 	Faces     int       // how many were detected
-	Others    []Face    // the other faces, largest first; Points may be unset
+	Others    []Face    // the other faces, most prominent first; Points may be unset
 	Quality   Quality   // of Face; zero without one
 	Findings  []Finding // in a fixed order; empty for a good picture
 	Embedding Embedding // nil without a face

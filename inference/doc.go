@@ -1,5 +1,5 @@
-// Package inference turns a frame into a probe: it finds the largest face,
-// aligns it, measures its quality and embeds it.
+// Package inference turns a frame into a probe: it finds the face that the
+// picture is about, aligns it, measures its quality and embeds it.
 //
 // The steps, each in its own file:
 //

@@ -83,25 +83,20 @@ func (p *Pipeline) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, erro
 }
 
 func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe) error {
-	lap := stopwatch()
-	found, err := p.detect(f)
-	pr.Timings.Detect = lap()
+	found, marks, err := p.locate(f, &pr.Timings)
 	if err != nil {
-		return fmt.Errorf("detect: %w", err)
-	}
-	best, marks, err := p.largest(f, &found)
-	pr.Timings.Landmarks = lap()
-	if err != nil {
-		return fmt.Errorf("landmarks: %w", err)
+		return err
 	}
 	pr.Faces = len(found)
 	if len(found) == 0 {
 		return nil
 	}
+	best := found[0]
 	pr.Face = &agent.Face{Box: best.box, Confidence: best.score, Points: marks.points}
 	for _, d := range found[1:] {
 		pr.Others = append(pr.Others, agent.Face{Box: d.box, Confidence: d.score})
 	}
+	lap := stopwatch()
 	if err := p.embed.align(f, marks.points); err != nil {
 		return fmt.Errorf("align: %w", err)
 	}
@@ -116,34 +111,42 @@ func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe) error {
 	return nil
 }
 
-// detect tries the short-range detector and, when it sees nobody, the full-range
-// one, which finds faces that are small in the picture.
-func (p *Pipeline) detect(f *agent.Frame) ([]detection, error) {
-	found, err := p.near.detect(f)
-	if err != nil || len(found) > 0 {
-		return found, err
-	}
-	return p.far.detect(f)
-}
-
-// largest returns the largest detection that the mesh confirms. Those it does
-// not confirm are removed from found.
-func (p *Pipeline) largest(f *agent.Frame, found *[]detection) (detection, landmarks, error) {
-	for len(*found) > 0 {
-		d := (*found)[0]
-		l, err := p.mesh.find(f, d)
+// locate tries the short-range detector and, when it sees nobody whom the mesh
+// confirms, the full-range one, which finds faces that are small in the picture.
+// The first detection is the face that the picture is about.
+func (p *Pipeline) locate(f *agent.Frame, t *agent.Timings) ([]detection, landmarks, error) {
+	lap := stopwatch()
+	for _, d := range []*detector{p.near, p.far} {
+		found, err := d.detect(f)
+		t.Detect += lap()
 		if err != nil {
-			return detection{}, landmarks{}, err
+			return nil, landmarks{}, fmt.Errorf("detect: %w", err)
 		}
-		if l.presence >= p.opts.MinPresence {
-			return d, l, nil
+		found, marks, err := p.confirm(f, found)
+		t.Landmarks += lap()
+		if err != nil {
+			return nil, landmarks{}, fmt.Errorf("landmarks: %w", err)
 		}
-		*found = (*found)[1:]
+		if len(found) > 0 {
+			return found, marks, nil
+		}
 	}
-	return detection{}, landmarks{}, nil
+	return nil, landmarks{}, nil
 }
 
-// Aligned returns the largest face of f on the template, RGB, size x size. It
+// confirm drops detections from the front until the mesh sees a face in one, and
+// returns that one's landmarks.
+func (p *Pipeline) confirm(f *agent.Frame, found []detection) ([]detection, landmarks, error) {
+	for ; len(found) > 0; found = found[1:] {
+		l, err := p.mesh.find(f, found[0])
+		if err != nil || l.presence >= p.opts.MinPresence {
+			return found, l, err
+		}
+	}
+	return nil, landmarks{}, nil
+}
+
+// Aligned returns the face that f is about, on the template, RGB, size x size. It
 // serves calibration and evaluation; nil when there is no face.
 func (p *Pipeline) Aligned(ctx context.Context, f *agent.Frame) (*agent.Frame, error) {
 	p.mu.Lock()
@@ -154,11 +157,8 @@ func (p *Pipeline) Aligned(ctx context.Context, f *agent.Frame) (*agent.Frame, e
 	if p.embed == nil {
 		return nil, errClosed
 	}
-	found, err := p.detect(f)
-	if err != nil {
-		return nil, err
-	}
-	_, marks, err := p.largest(f, &found)
+	var t agent.Timings
+	found, marks, err := p.locate(f, &t)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}

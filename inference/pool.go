@@ -39,15 +39,33 @@ func NewPool(e Engine, set *models.Set, o Options, n int) (*Pool, error) {
 func (p *Pool) Size() int { return len(p.all) }
 
 // Probe waits for a free pipeline and runs it.
-func (p *Pool) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error) {
+func (p *Pool) Probe(ctx context.Context, f *agent.Frame) (pr agent.Probe, err error) {
+	err = p.borrow(ctx, func(pl *Pipeline) error {
+		pr, err = pl.Probe(ctx, f)
+		return err
+	})
+	return pr, err
+}
+
+// Aligned waits for a free pipeline and runs its Aligned.
+func (p *Pool) Aligned(ctx context.Context, f *agent.Frame) (face *agent.Frame, err error) {
+	err = p.borrow(ctx, func(pl *Pipeline) error {
+		face, err = pl.Aligned(ctx, f)
+		return err
+	})
+	return face, err
+}
+
+// borrow runs fn with a pipeline that nobody else uses meanwhile.
+func (p *Pool) borrow(ctx context.Context, fn func(*Pipeline) error) error {
 	select {
 	case <-p.done:
-		return agent.Probe{}, errClosed
+		return errClosed
 	case <-ctx.Done():
-		return agent.Probe{}, ctx.Err()
+		return ctx.Err()
 	case pl := <-p.free:
 		defer func() { p.free <- pl }()
-		return pl.Probe(ctx, f)
+		return fn(pl)
 	}
 }
 
@@ -72,22 +90,23 @@ type BareTimes struct {
 
 // Bare times the networks of one pipeline alone, on whatever is in their inputs:
 // what everything else in a match is to be measured against.
-func (p *Pool) Bare(ctx context.Context, rounds int) ([]BareTimes, error) {
-	var pl *Pipeline
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case pl = <-p.free:
-		defer func() { p.free <- pl }()
-	}
-	pl.mu.Lock()
-	defer pl.mu.Unlock()
-	if pl.embed == nil {
+func (p *Pool) Bare(ctx context.Context, rounds int) (out []BareTimes, err error) {
+	err = p.borrow(ctx, func(pl *Pipeline) error {
+		out, err = pl.bare(ctx, rounds)
+		return err
+	})
+	return out, err
+}
+
+func (p *Pipeline) bare(ctx context.Context, rounds int) ([]BareTimes, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.embed == nil {
 		return nil, errClosed
 	}
 	var out []BareTimes
-	for _, n := range []*net{pl.near.net, pl.mesh.net, pl.embed.net, pl.far.net} {
-		b := BareTimes{Model: n.man.ID, PerFace: n != pl.far.net}
+	for _, n := range []*net{p.near.net, p.mesh.net, p.embed.net, p.far.net} {
+		b := BareTimes{Model: n.man.ID, PerFace: n != p.far.net}
 		for range rounds {
 			start := time.Now()
 			if err := errors.Join(ctx.Err(), n.nw.Run(n.in, n.out)); err != nil {

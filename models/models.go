@@ -40,6 +40,14 @@ type Set struct {
 	Near, Far, Mesh, Embedder *Model
 }
 
+// Release lets go of the networks' bytes once an engine has loaded them; the
+// manifests stay.
+func (s *Set) Release() {
+	for _, m := range []*Model{s.Near, s.Far, s.Mesh, s.Embedder} {
+		m.Bytes = nil
+	}
+}
+
 // Default loads the set that ships in the binary.
 func Default() (*Set, error) { return LoadSet(shipped, DefaultEmbedder) }
 

@@ -49,7 +49,7 @@ func TestShippedSet(t *testing.T) {
 // object is a manifest as loose JSON, to be spoilt.
 type object = map[string]any
 
-// loose is the shipped embedder's or detector's manifest.
+// loose is a model's manifest as an object.
 func loose(tb testing.TB, m *models.Model) object {
 	tb.Helper()
 	raw, err := json.Marshal(m.Manifest)
@@ -72,7 +72,7 @@ func rawOf(tb testing.TB, o object) []byte {
 	return raw
 }
 
-// child finds "a.b.0.c" in an object and returns its parent and last key.
+// set puts value at a path like "outputs.0.shape"; gone deletes the key.
 func set(o object, path string, value any) {
 	parts := strings.Split(path, ".")
 	var at any = o
@@ -97,7 +97,6 @@ func set(o object, path string, value any) {
 	}
 }
 
-// gone deletes the key.
 var gone = any("\x00gone")
 
 func TestParseManifest(t *testing.T) {

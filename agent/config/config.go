@@ -43,7 +43,7 @@ type Camera struct {
 	Kind     string  `yaml:"kind"`   // device, url, file, folder; empty: from source
 	Width    int     `yaml:"width"`
 	Height   int     `yaml:"height"`
-	FPS      float64 `yaml:"fps"`
+	FPS      float64 `yaml:"fps"`    // 0: the source's own
 	Rotate   int     `yaml:"rotate"` // 0, 90, 180, 270 clockwise
 	Mirror   bool    `yaml:"mirror"`
 	Crop     Crop    `yaml:"crop"`
@@ -105,7 +105,7 @@ func Default() Config {
 		Inference: Inference{
 			Threads: 1, Parallel: 2,
 		},
-		Camera: Camera{Source: "0", Width: 1280, Height: 720, FPS: 30, RealTime: true},
+		Camera: Camera{Source: "0", Width: 1280, Height: 720, RealTime: true},
 		Match:  Match{Review: 70, Decline: 50},
 		Identify: Identify{
 			Review: 90, Decline: 70, Margin: 10, MaxSubjects: 1000,
@@ -120,7 +120,7 @@ func Default() Config {
 			},
 			Verify: agent.QualityLimits{
 				MinEyeDistance: 24, MinLuminance: 10, MaxLuminance: 92, MinSharpness: 20,
-				MaxYaw: 40, MaxPitch: 40, MinInside: 0.8,
+				MaxYaw: 40, MaxPitch: 40, MinInside: 0.8, OtherFaceShare: 0.5,
 			},
 		},
 		Live: Live{Budget: 3 * time.Second, MinFrames: 3, MaxFrames: 12, Gone: 700 * time.Millisecond, MaxRate: 20},

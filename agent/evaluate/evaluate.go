@@ -153,8 +153,8 @@ func pairAccuracy(d *Dataset, embs []agent.Embedding) float64 {
 	return sum
 }
 
-// bestThreshold sweeps the sorted similarities of all folds but one. It never
-// goes below "never": a pair that cannot be compared does not match at any.
+// bestThreshold sweeps the sorted similarities of all folds but one and stays in the
+// middle between two. It never goes below "never": a pair that cannot be compared does not match at any.
 func bestThreshold(pairs []Pair, sims []float64, except int) float64 {
 	type trial struct {
 		sim     float64
@@ -189,8 +189,12 @@ func bestThreshold(pairs []Pair, sims []float64, except int) float64 {
 		} else {
 			right++
 		}
-		if right > best && (i+1 == len(ts) || ts[i+1].sim > t.sim) {
+		switch {
+		case right <= best:
+		case i+1 == len(ts):
 			best, at = right, t.sim
+		case ts[i+1].sim > t.sim:
+			best, at = right, (t.sim+ts[i+1].sim)/2
 		}
 	}
 	return at

@@ -174,6 +174,9 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	}
 	claim, claimed := w.claimNow()
 	u.Face, u.Others, u.Claim = pr.Face, pr.Others, claim
+	if claim != "" && w.p.decided {
+		w.p = presentation{} // a badge read after a decision asks for another one
+	}
 	w.p.see(u.At, &pr, w)
 	u.Findings = pr.Findings
 	if w.p.ready(u.At, w, claim, claimed) {

@@ -115,6 +115,7 @@ func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error
 	if err != nil {
 		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}, b.runtime.Close())
 	}
+	set.Release()
 	return b, nil
 }
 

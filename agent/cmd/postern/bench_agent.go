@@ -90,7 +90,7 @@ type child struct {
 
 func runChild(ctx context.Context, exe, data, source string, fn func(*child) error) error {
 	cmd := exec.CommandContext(ctx, exe, "run", "--data", data, "--set", "camera.source="+source, "--set", "camera.loop=true",
-		"--set", "camera.fps=0", "--set", "identify.enabled=true", "--set", "http.listen=127.0.0.1:0", "--set", "log.format=json")
+		"--set", "identify.enabled=true", "--set", "http.listen=127.0.0.1:0", "--set", "log.format=json")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	pipe, err := cmd.StderrPipe()
 	if err != nil {

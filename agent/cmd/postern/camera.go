@@ -114,6 +114,9 @@ type picture struct{ f *agent.Frame }
 func (p picture) ColorModel() color.Model { return color.RGBAModel }
 func (p picture) Bounds() image.Rectangle { return image.Rect(0, 0, p.f.Width, p.f.Height) }
 func (p picture) At(x, y int) color.Color {
+	if !(image.Point{X: x, Y: y}).In(p.Bounds()) {
+		return color.RGBA{}
+	}
 	i := (y*p.f.Width + x) * 3
 	return color.RGBA{p.f.Pix[i], p.f.Pix[i+1], p.f.Pix[i+2], 255}
 }

@@ -10,18 +10,11 @@ import (
 	"postern/agent"
 	"postern/agent/evaluate"
 	"postern/agent/photo"
-	"postern/inference"
-	"postern/inference/litert"
 )
 
 // writeCrops writes every aligned face as PNG, for calibrating a network with
 // exactly what this pipeline feeds it.
 func (c *cli) writeCrops(ctx context.Context, b *brain, d *evaluate.Dataset, dir string) error {
-	p, err := inference.New(litert.Engine{Runtime: b.runtime}, b.set, inference.Options{})
-	if err != nil {
-		return err
-	}
-	defer p.Close()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return &agent.Error{Code: agent.CodeStorage, Message: fmt.Sprintf("cannot make the new folder %q", dir), Err: err}
 	}
@@ -32,7 +25,7 @@ func (c *cli) writeCrops(ctx context.Context, b *brain, d *evaluate.Dataset, dir
 		if err != nil {
 			return err
 		}
-		face, err := p.Aligned(ctx, f)
+		face, err := b.pool.Aligned(ctx, f)
 		if err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func TestFilm(t *testing.T) {
 	data := enrolled(t)
 	// In lock step no frame is missed, however slow the machine is; the times of
 	// the loop shrink with the film's.
-	s := start(t, "--data", data, "--set", "camera.source="+film(t, 4), "--set", "camera.real_time=false", "--set", "camera.fps=0",
+	s := start(t, "--data", data, "--set", "camera.source="+film(t, 4), "--set", "camera.real_time=false",
 		"--set", "identify.enabled=true", "--set", "live.gone=100ms", "--set", "live.max_frames=6", "--set", "live.max_rate=60")
 	want := []agent.Status{agent.Approved, agent.Declined, agent.Approved, agent.Approved}
 	var got []agent.Status
@@ -84,7 +84,7 @@ func TestSoak(t *testing.T) {
 			t.Fatalf("POSTERN_SOAK: %v", err)
 		}
 		long = d
-		source = []string{"--set", "camera.source=" + film(t, 20), "--set", "camera.loop=true", "--set", "camera.fps=0"}
+		source = []string{"--set", "camera.source=" + film(t, 20), "--set", "camera.loop=true"}
 	}
 	s := start(t, append(source, "--data", enrolled(t), "--set", "identify.enabled=true")...)
 	s.firstResult(t)
