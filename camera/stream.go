@@ -266,7 +266,8 @@ func (s *Stream) lost(err error) {
 		err = &agent.Error{Code: agent.CodeUnavailable, Message: fmt.Sprintf("camera %q sends no more pictures", s.o.ID)}
 	}
 	s.set(func() {
-		if s.stats.State != StateLost {
+		// A first attempt that fails is Open's error to tell, not the log's.
+		if s.stats.State != StateLost && (s.wasUp || s.o.Wait) {
 			s.o.Log.Warn("camera is lost, trying again", "error", err)
 		}
 		s.stats.State, s.stats.LastError = StateLost, err.Error()
