@@ -41,8 +41,8 @@ run: setup build ## start the agent on a sample feed; open the printed address
 test: setup ## run all tests
 	go test ./...
 
-race: setup ## run all tests under the race detector
-	go test -race ./...
+race: setup ## run the tests under the race detector
+	go test -race -short ./...
 
 bench: setup build ## measure each stage of a match
 	@bin/postern bench .cache/faces/obama.jpg .cache/faces/obama2.jpg $(ARGS)

@@ -1,6 +1,6 @@
 module postern
 
-go 1.26.6
+go 1.26.0
 
 require (
 	github.com/bep/imagemeta v1.0.1

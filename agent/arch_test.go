@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"agent/kiosk":          {"agent", "agent/verify", "agent/watch"},
 	"agent/cmd":            {"..."},
 	"inference":            {"agent", "models"},
-	"inference/litert":     {"inference", "C"},
+	"inference/litert":     {"inference", "C", "golang.org/x/sys/cpu"},
 	"inference/tensorflow": {"agent", "inference", "C", "github.com/tensorflow/tensorflow/...", "github.com/wamuir/graft/..."},
 	"camera":               {"agent", "agent/photo", "gocv.io/x/gocv", "golang.org/x/image/draw"},
 	"models":               {},

@@ -65,7 +65,12 @@ func (p *Pool) borrow(ctx context.Context, fn func(*Pipeline) error) error {
 		return ctx.Err()
 	case pl := <-p.free:
 		defer func() { p.free <- pl }()
-		return fn(pl)
+		select {
+		case <-p.done: // closed while waiting
+			return errClosed
+		default:
+			return fn(pl)
+		}
 	}
 }
 

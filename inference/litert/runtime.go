@@ -11,8 +11,11 @@ import "C"
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"unsafe"
+
+	"golang.org/x/sys/cpu"
 )
 
 // library is one loaded shared object. It stays loaded until the process ends:
@@ -48,6 +51,9 @@ type Runtime struct {
 func Open(path string, log *slog.Logger) (*Runtime, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if runtime.GOARCH == "amd64" && !cpu.X86.HasSSE41 {
+		return nil, fmt.Errorf("%w: this CPU has no SSE4.1, which LiteRT needs", ErrNoLibrary)
 	}
 	lib, err := openLibrary(path, log)
 	if err != nil {

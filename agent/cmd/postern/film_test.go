@@ -74,7 +74,8 @@ type sampled struct{ rss, goroutines, native int }
 
 // TestSoak runs the agent on a looped source and sees that neither memory nor
 // goroutines nor native objects grow. POSTERN_SOAK sets how long: a few seconds
-// here, an hour with "make soak", on the rendered film.
+// here, an hour with "make soak", on the rendered film; POSTERN_SOAK_FAST plays it as
+// fast as it can be analysed.
 func TestSoak(t *testing.T) {
 	long := 6 * time.Second
 	source := cameraOf(t, "obama.jpg")
@@ -85,6 +86,9 @@ func TestSoak(t *testing.T) {
 		}
 		long = d
 		source = []string{"--set", "camera.source=" + film(t, 20), "--set", "camera.loop=true"}
+		if os.Getenv("POSTERN_SOAK_FAST") != "" { // as many frames a second as the machine can do
+			source = append(source, "--set", "camera.real_time=false", "--set", "live.max_rate=240")
+		}
 	}
 	s := start(t, append(source, "--data", enrolled(t), "--set", "identify.enabled=true")...)
 	s.firstResult(t)
@@ -99,6 +103,11 @@ func TestSoak(t *testing.T) {
 		samples = append(samples, sampled{rss, runtime.NumGoroutine(), int(litert.Live())})
 		t.Logf("%+v", samples[len(samples)-1])
 	}
+	u, err := firstUpdate(t.Context(), s.url+"events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d frames captured, %.0f a second analysed", u.Seq, u.RateFPS)
 	if code := s.stop(); code != 0 {
 		t.Fatalf("stopped with %d:\n%s", code, s.out)
 	}
