@@ -16,7 +16,21 @@ type prober interface {
 	Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error)
 }
 
-// Report is what a run measured. Rates are shares, 0..1.
+// Options say how to run, and what to report beyond the plain rates.
+type Options struct {
+	Workers  int            // pictures analysed at once; 0 for one a processor
+	Progress func(done int) // called after each picture, by one worker at a time; may be nil
+
+	// Cosine gives the cosine of a 0..100 score. Without it there is neither a
+	// score table nor a group table, and no threshold in the pictures.
+	Cosine func(score float64) float64
+	Groups Groups // may be nil
+}
+
+// Report is what a run measured. Rates are shares, 0..1, in the terms of ISO/IEC
+// 19795-1: false match rate (FMR) over impostor pairs, false non-match rate (FNMR)
+// over genuine pairs. A picture without a face is a miss in each of its genuine
+// pairs and a non-match in each impostor pair: failures to acquire are in them.
 type Report struct {
 	Images       int              `json:"images"`
 	Undetected   []string         `json:"undetected"` // pictures in which no face was found
@@ -25,9 +39,14 @@ type Report struct {
 	Genuine      int              `json:"genuine"`  // cross pairs of one person
 	Impostor     int              `json:"impostor"` // cross pairs of two people
 	Points       []OperatingPoint `json:"points"`
+	Scores       []ScoreRow       `json:"scores,omitempty"`
+	Discard      *DiscardCurve    `json:"discard,omitempty"`
+	Groups       *GroupReport     `json:"groups,omitempty"`
 	MillisPerOne float64          `json:"ms_per_picture"` // wall time a picture with the given workers
 	Workers      int              `json:"workers"`
 	ModelID      string           `json:"model_id"`
+
+	trials *trials // for the pictures
 }
 
 // OperatingPoint is the miss rate at the threshold that gives one false match rate.
@@ -39,40 +58,75 @@ type OperatingPoint struct {
 	Misses int      `json:"misses"`
 }
 
-// Run embeds every picture with the given number of workers and compares. A
-// picture without a face counts as never matching: a miss in every genuine pair.
-// Progress is called after each picture, by one worker at a time.
-func Run(ctx context.Context, d *Dataset, p prober, workers int, progress func(done int)) (*Report, error) {
-	if workers < 1 {
-		workers = runtime.GOMAXPROCS(0)
+// Run embeds every picture and compares each with each.
+func Run(ctx context.Context, d *Dataset, p prober, o Options) (*Report, error) {
+	if o.Workers < 1 {
+		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	start := time.Now()
-	embs, model, err := embedAll(ctx, d, p, workers, progress)
+	faces, model, err := embedAll(ctx, d, p, o.Workers, o.Progress)
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Images: len(d.Images), Pairs: len(d.Pairs), Workers: workers, ModelID: model,
-		MillisPerOne: float64(time.Since(start).Microseconds()) / 1000 / float64(len(d.Images))}
-	for i, e := range embs {
-		if e == nil {
+	r := &Report{Images: len(d.Images), Pairs: len(d.Pairs), Workers: o.Workers, ModelID: model,
+		MillisPerOne: float64(time.Since(start).Microseconds()) / 1000 / float64(max(1, len(d.Images)))}
+	for i, f := range faces {
+		if f.embedding == nil {
 			r.Undetected = append(r.Undetected, d.Images[i].Path)
 		}
 	}
-	r.Accuracy = pairAccuracy(d, embs)
-	g, imp := crossPairs(d, embs)
-	r.Genuine, r.Impostor = len(g), imp.total
-	for _, fmr := range []float64{1e-2, 1e-3, 1e-4, 1e-5} {
-		r.Points = append(r.Points, operatingPoint(g, imp, fmr))
-	}
+	r.Accuracy = pairAccuracy(d, faces)
+	r.compare(d, faces, o)
 	return r, nil
 }
 
-// embedAll returns one embedding a picture, nil where no face was found.
-func embedAll(ctx context.Context, d *Dataset, p prober, workers int, progress func(int)) ([]agent.Embedding, string, error) {
+// compare fills in all that rests on the cross pairs.
+func (r *Report) compare(d *Dataset, faces []face, o Options) {
+	g := newGrouping(d, o)
+	t := crossPairs(d, faces, g)
+	r.trials, r.Genuine, r.Impostor = t, len(t.genuine), t.impostor.total
+	for _, fmr := range []float64{1e-2, 1e-3, 1e-4, 1e-5} {
+		r.Points = append(r.Points, operatingPoint(t, fmr))
+	}
+	r.Discard = discard(t, discardFMR)
+	if o.Cosine != nil {
+		r.Scores = scoreTable(t, o.Cosine)
+	}
+	if g != nil {
+		r.Groups = g.report(d, t)
+	}
+}
+
+// face is what a picture gave.
+type face struct {
+	embedding agent.Embedding // nil where no face was found
+	quality   float64         // FaceQuality
+}
+
+// embedAll returns one face a picture.
+func embedAll(ctx context.Context, d *Dataset, p prober, workers int, progress func(int)) ([]face, string, error) {
+	faces := make([]face, len(d.Images))
+	var model atomic.Value
+	err := each(ctx, len(d.Images), workers, progress, func(ctx context.Context, i int) error {
+		pr, err := probeFile(ctx, p, d.Images[i].Path)
+		if err != nil {
+			return err
+		}
+		faces[i] = face{pr.Embedding, FaceQuality(&pr)}
+		model.Store(pr.ModelID)
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	id, _ := model.Load().(string)
+	return faces, id, nil
+}
+
+// each calls do for 0 to n-1 from several workers and stops at the first error.
+func each(ctx context.Context, n, workers int, progress func(int), do func(context.Context, int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	embs := make([]agent.Embedding, len(d.Images))
-	var model atomic.Value
 	var next atomic.Int64
 	var mu sync.Mutex // guards done
 	done := 0
@@ -81,16 +135,13 @@ func embedAll(ctx context.Context, d *Dataset, p prober, workers int, progress f
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				i := int(next.Add(1)) - 1
-				if i >= len(d.Images) {
+				if i >= n {
 					return
 				}
-				pr, err := probeFile(ctx, p, d.Images[i].Path)
-				if err != nil {
+				if err := do(ctx, i); err != nil {
 					cancel(err)
 					return
 				}
-				embs[i] = pr.Embedding
-				model.Store(pr.ModelID)
 				if progress != nil {
 					mu.Lock()
 					done++
@@ -101,11 +152,7 @@ func embedAll(ctx context.Context, d *Dataset, p prober, workers int, progress f
 		})
 	}
 	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return nil, "", err
-	}
-	id, _ := model.Load().(string)
-	return embs, id, nil
+	return context.Cause(ctx)
 }
 
 func probeFile(ctx context.Context, p prober, path string) (agent.Probe, error) {
@@ -128,13 +175,13 @@ func cosine(a, b agent.Embedding) float64 {
 
 // pairAccuracy follows the protocol: for each fold the threshold that is best on
 // the others, and the mean of the folds' accuracies.
-func pairAccuracy(d *Dataset, embs []agent.Embedding) float64 {
+func pairAccuracy(d *Dataset, faces []face) float64 {
 	if len(d.Pairs) == 0 || d.Folds < 2 {
 		return 0
 	}
 	sims := make([]float64, len(d.Pairs))
 	for i, p := range d.Pairs {
-		sims[i] = cosine(embs[p.A], embs[p.B])
+		sims[i] = cosine(faces[p.A].embedding, faces[p.B].embedding)
 	}
 	var sum float64
 	for fold := range d.Folds {
@@ -156,21 +203,21 @@ func pairAccuracy(d *Dataset, embs []agent.Embedding) float64 {
 // bestThreshold sweeps the sorted similarities of all folds but one and stays in the
 // middle between two. It never goes below "never": a pair that cannot be compared does not match at any.
 func bestThreshold(pairs []Pair, sims []float64, except int) float64 {
-	type trial struct {
+	type answer struct {
 		sim     float64
 		genuine bool
 	}
-	var ts []trial
+	var ts []answer
 	right := 0
 	for i, p := range pairs {
 		if p.Fold != except {
-			ts = append(ts, trial{sims[i], p.Genuine})
+			ts = append(ts, answer{sims[i], p.Genuine})
 			if p.Genuine {
 				right++ // threshold below everything: all genuine accepted
 			}
 		}
 	}
-	slices.SortFunc(ts, func(a, b trial) int {
+	slices.SortFunc(ts, func(a, b answer) int {
 		switch {
 		case a.sim < b.sim:
 			return -1

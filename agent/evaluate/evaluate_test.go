@@ -78,7 +78,7 @@ func near(a, b float64) bool { return math.Abs(a-b) < 1e-4 }
 
 func run(tb testing.TB, d *evaluate.Dataset, p prober) *evaluate.Report {
 	tb.Helper()
-	r, err := evaluate.Run(context.Background(), d, p, 3, nil)
+	r, err := evaluate.Run(context.Background(), d, p, evaluate.Options{Workers: 3})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -164,7 +164,8 @@ func TestThresholdCounts(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	var seen []int
-	_, err := evaluate.Run(context.Background(), open(t, folder(t, "", four...)), prober{}, 2, func(n int) { seen = append(seen, n) })
+	_, err := evaluate.Run(context.Background(), open(t, folder(t, "", four...)), prober{},
+		evaluate.Options{Workers: 2, Progress: func(n int) { seen = append(seen, n) }})
 	if err != nil || fmt.Sprint(seen) != "[1 2 3 4]" {
 		t.Errorf("progress %v, %v", seen, err)
 	}
@@ -187,15 +188,15 @@ func (f *failing) Probe(ctx context.Context, _ *agent.Frame) (agent.Probe, error
 
 func TestRunFails(t *testing.T) {
 	d := open(t, folder(t, "", four...))
-	if _, err := evaluate.Run(context.Background(), d, &failing{}, 0, nil); !errors.Is(err, errBroken) {
+	if _, err := evaluate.Run(context.Background(), d, &failing{}, evaluate.Options{}); !errors.Is(err, errBroken) {
 		t.Errorf("err = %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	if _, err := evaluate.Run(ctx, d, &failing{cancel: cancel}, 2, nil); !errors.Is(err, context.Canceled) {
+	if _, err := evaluate.Run(ctx, d, &failing{cancel: cancel}, evaluate.Options{Workers: 2}); !errors.Is(err, context.Canceled) {
 		t.Errorf("err = %v", err)
 	}
 	write(t, d.Images[2].Path, "not a picture")
-	if _, err := evaluate.Run(context.Background(), d, prober{}, 2, nil); agent.ErrorCode(err) != agent.CodeInvalid || !strings.Contains(err.Error(), "b_0001.png") {
+	if _, err := evaluate.Run(context.Background(), d, prober{}, evaluate.Options{Workers: 2}); agent.ErrorCode(err) != agent.CodeInvalid || !strings.Contains(err.Error(), "b_0001.png") {
 		t.Errorf("err = %v", err)
 	}
 }

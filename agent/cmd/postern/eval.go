@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,7 +9,7 @@ import (
 )
 
 func (c *cli) evalCmd() *cobra.Command {
-	var dir, crops string
+	var dir, crops, groups, out string
 	var workers int
 	cmd := &cobra.Command{
 		Use:   "eval --data DIR",
@@ -18,8 +17,13 @@ func (c *cli) evalCmd() *cobra.Command {
 		Long: `Measure the shipped pipeline on a folder with one sub-folder a person: accuracy
 on the pairs of pairs.txt (LFW view-2 format, optional), and the false non-match
 rate (FNMR) at fixed false match rates (FMR) over all cross pairs. A picture in
-which no face is found counts as a miss in each of its genuine pairs.`,
-		Example: "  postern eval --data lfw",
+which no face is found counts as a miss in each of its genuine pairs.
+
+Then, what each score means on these data; and how the FNMR falls when the faces of
+the lowest quality are left out. A rate that the data cannot support, for want of
+pairs, is told as a bound. Intervals take the pairs as independent; those of the
+same people are not, so the truth is wider.`,
+		Example: "  postern eval --data lfw --out pictures\n  postern eval --data lfw --groups groups.csv --json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
@@ -34,6 +38,15 @@ which no face is found counts as a miss in each of its genuine pairs.`,
 			if err != nil {
 				return err
 			}
+			byGroup, err := openGroups(groups)
+			if err != nil {
+				return err
+			}
+			if out != "" {
+				if err := evaluate.NewPictureFolder(out); err != nil {
+					return err
+				}
+			}
 			b, err := openBrain(cfg, c.logger(cfg, true), workers)
 			if err != nil {
 				return err
@@ -43,34 +56,35 @@ which no face is found counts as a miss in each of its genuine pairs.`,
 				return c.writeCrops(cmd.Context(), b, d, crops)
 			}
 			bar := c.bar("embed", len(d.Images))
-			r, err := evaluate.Run(cmd.Context(), d, b.pool, workers, bar.set)
+			r, err := evaluate.Run(cmd.Context(), d, b.pool, evaluate.Options{Workers: workers, Progress: bar.set,
+				Cosine: b.cosine, Groups: byGroup})
 			bar.done()
 			if err != nil {
 				return err
+			}
+			if out != "" {
+				if err := r.WritePictures(out); err != nil {
+					return err
+				}
 			}
 			return c.print(r, report(r))
 		},
 	}
 	cmd.Flags().StringVar(&dir, "data", "", "folder of labelled faces")
 	cmd.Flags().StringVar(&crops, "crops", "", "instead of measuring, write the aligned faces (PNG) to this new folder")
+	cmd.Flags().StringVar(&out, "out", "", "also draw DET, ROC and histogram (SVG) to this folder; nothing is overwritten")
+	cmd.Flags().StringVar(&groups, "groups", "", "CSV file of person,group: also report the error rates of each group")
 	cmd.Flags().IntVar(&workers, "workers", 2, "pictures analysed at once")
+	cmd.AddCommand(c.robustnessCmd())
 	return cmd
 }
 
-func report(r *evaluate.Report) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "model %s, %d pictures, %d without a face, %.2f ms a picture with %d workers\n",
-		r.ModelID, r.Images, len(r.Undetected), r.MillisPerOne, r.Workers)
-	if r.Pairs > 0 {
-		fmt.Fprintf(&b, "accuracy on %d pairs: %.2f %%\n", r.Pairs, 100*r.Accuracy)
+// cosine is the threshold of a score, for evaluate.
+func (b *brain) cosine(score float64) float64 { return float64(b.curve.Cosine(score)) }
+
+func openGroups(path string) (evaluate.Groups, error) {
+	if path == "" {
+		return nil, nil
 	}
-	fmt.Fprintf(&b, "cross pairs: %d genuine, %d impostor\n", r.Genuine, r.Impostor)
-	b.WriteString(table("FMR\tFNMR\t95 % interval\tcosine", len(r.Points), func(i int) string {
-		p := r.Points[i]
-		return fmt.Sprintf("%.0e\t%.2f %%\t%.2f to %.2f %%\t%.4f", p.FMR, 100*p.FNMR, 100*p.CI.Low, 100*p.CI.High, p.Cosine)
-	}))
-	for _, u := range r.Undetected {
-		fmt.Fprintf(&b, "no face: %s\n", u)
-	}
-	return b.String()
+	return evaluate.OpenGroups(path)
 }

@@ -1,0 +1,194 @@
+package evaluate
+
+import (
+	"cmp"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"postern/agent"
+)
+
+// Groups tells the group of each person.
+type Groups map[string]string
+
+// OpenGroups reads a CSV file of two columns, person and group. A first line
+// "person,group" is a heading.
+func OpenGroups(path string) (Groups, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &agent.Error{Code: agent.CodeNotFound, Message: fmt.Sprintf("groups file %q cannot be read", path), Err: err}
+	}
+	defer f.Close()
+	g, err := readGroups(f)
+	if err != nil {
+		return nil, &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("groups file %q", path), Err: err,
+			Fix: "one line a person: person,group"}
+	}
+	return g, nil
+}
+
+func readGroups(r io.Reader) (Groups, error) {
+	c := csv.NewReader(r)
+	c.FieldsPerRecord = 2
+	c.TrimLeadingSpace = true
+	g := Groups{}
+	for first := true; ; first = false {
+		rec, err := c.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		person, group := strings.TrimSpace(rec[0]), strings.TrimSpace(rec[1])
+		if first && strings.EqualFold(person, "person") && strings.EqualFold(group, "group") {
+			continue
+		}
+		line, _ := c.FieldPos(0)
+		if person == "" || group == "" {
+			return nil, fmt.Errorf("line %d: person or group is empty", line)
+		}
+		if old, ok := g[person]; ok && old != group {
+			return nil, fmt.Errorf("line %d: %s is in %s and in %s", line, person, old, group)
+		}
+		g[person] = group
+	}
+	if len(g) == 0 {
+		return nil, errors.New("no person in it")
+	}
+	return g, nil
+}
+
+// GroupReport compares groups of people at the thresholds that decisions are made
+// with, as ISO/IEC 19795-10 does: the FMR of a group is over impostor pairs of two
+// people of it, which is where false matches are likeliest.
+type GroupReport struct {
+	Rows      []GroupRow `json:"rows"`
+	Unknown   []string   `json:"unknown"`   // people of the file without a picture
+	Ungrouped []string   `json:"ungrouped"` // people with pictures whom the file does not name
+}
+
+// GroupRow is one group.
+type GroupRow struct {
+	Group  string     `json:"group"`
+	People int        `json:"people"`
+	Images int        `json:"images"`
+	At     []ScoreRow `json:"at"` // at each threshold
+}
+
+// groupScores are the thresholds of the default workflow, decline and review: those
+// of the tables by group and by degradation.
+var groupScores = []float64{50, 70}
+
+// tally counts the trials of one group, with errors at each threshold.
+type tally struct {
+	genuine, impostor int
+	misses, matches   [2]int // as groupScores
+}
+
+func (t *tally) add(cos float64, genuine bool, thresholds []float64) {
+	if genuine {
+		t.genuine++
+	} else {
+		t.impostor++
+	}
+	for i, th := range thresholds {
+		switch {
+		case genuine && cos <= th:
+			t.misses[i]++
+		case !genuine && cos > th:
+			t.matches[i]++
+		}
+	}
+}
+
+func (t *tally) merge(o *tally) {
+	t.genuine += o.genuine
+	t.impostor += o.impostor
+	for i := range t.misses {
+		t.misses[i] += o.misses[i]
+		t.matches[i] += o.matches[i]
+	}
+}
+
+// grouping is Groups made ready for the pictures of one data set. A nil one has no
+// group.
+type grouping struct {
+	groups  Groups
+	names   []string  // sorted
+	of      []int     // the group of each picture, -1 for none
+	cosines []float64 // of groupScores
+}
+
+func newGrouping(d *Dataset, o Options) *grouping {
+	if o.Groups == nil || o.Cosine == nil {
+		return nil
+	}
+	g := &grouping{groups: o.Groups, of: make([]int, len(d.Images))}
+	g.names = slices.Compact(slices.Sorted(maps.Values(o.Groups)))
+	for i, im := range d.Images {
+		g.of[i] = -1
+		if name, ok := o.Groups[im.Person]; ok {
+			g.of[i], _ = slices.BinarySearch(g.names, name)
+		}
+	}
+	for _, s := range groupScores {
+		g.cosines = append(g.cosines, o.Cosine(s))
+	}
+	return g
+}
+
+func (g *grouping) tallies() []tally {
+	if g == nil {
+		return nil
+	}
+	return make([]tally, len(g.names))
+}
+
+// shared is the group that both pictures belong to.
+func (g *grouping) shared(i, j int) (int, bool) {
+	if g == nil || g.of[i] < 0 || g.of[i] != g.of[j] {
+		return 0, false
+	}
+	return g.of[i], true
+}
+
+func (g *grouping) report(d *Dataset, t *trials) *GroupReport {
+	r := &GroupReport{Rows: make([]GroupRow, len(g.names)), Unknown: []string{}, Ungrouped: []string{}}
+	seen := map[string]bool{}
+	for i, im := range d.Images {
+		known := g.of[i] >= 0
+		if known {
+			r.Rows[g.of[i]].Images++
+		}
+		switch {
+		case seen[im.Person]:
+		case known:
+			r.Rows[g.of[i]].People++
+		default:
+			r.Ungrouped = append(r.Ungrouped, im.Person)
+		}
+		seen[im.Person] = true
+	}
+	for person := range g.groups {
+		if !seen[person] {
+			r.Unknown = append(r.Unknown, person)
+		}
+	}
+	slices.SortFunc(r.Unknown, cmp.Compare)
+	for k, name := range g.names {
+		r.Rows[k].Group = name
+		for i, s := range groupScores {
+			y := t.groups[k]
+			r.Rows[k].At = append(r.Rows[k].At, ScoreRow{Score: s, Cosine: g.cosines[i],
+				FMR: FalseMatchRate(y.matches[i], y.impostor), FNMR: FalseNonMatchRate(y.misses[i], y.genuine)})
+		}
+	}
+	return r
+}
