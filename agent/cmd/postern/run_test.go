@@ -173,7 +173,8 @@ func TestRunBadge(t *testing.T) {
 	if a := postern(t, "enroll", "b44", face(t, "obama.jpg"), "--data", data); a.code != 0 {
 		t.Fatal(a.err)
 	}
-	s := start(t, append(cameraOf(t, "obama3.jpg"), "--data", data)...)
+	// The budget leaves time for the race detector.
+	s := start(t, append(cameraOf(t, "obama3.jpg"), "--data", data, "--set", "live.budget=60s")...)
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	claim := func(id string) int {
 		resp, err := c.Post(s.url+"claim", "application/x-www-form-urlencoded", strings.NewReader("subject="+id))
