@@ -28,6 +28,20 @@ const (
 	RiskAmbiguous     Risk = "POSSIBLE_DUPLICATED_FACE"  // 1:N: two subjects score alike
 )
 
+// The risks raised by liveness, beside those on several faces, quality and light.
+const (
+	RiskNoFace              Risk = "NO_FACE_DETECTED"
+	RiskLowLiveness         Risk = "LOW_LIVENESS_SCORE"    // score at or below a threshold
+	RiskFaceAttack          Risk = "LIVENESS_FACE_ATTACK"  // a measurement that only an attack gives
+	RiskLivenessNotComputed Risk = "LIVENESS_NOT_COMPUTED" // required, but it could not be measured
+)
+
+// The features that warnings speak of, spelt as on the wire.
+const (
+	FeatureFaceMatch = "FACEMATCH"
+	FeatureLiveness  = "LIVENESS"
+)
+
 // LogType says what a warning does to the status.
 type LogType string
 
@@ -62,6 +76,7 @@ type Timings struct {
 	Quality   time.Duration `json:"quality_ns,omitempty"`
 	Align     time.Duration `json:"align_ns,omitempty"`
 	Embed     time.Duration `json:"embed_ns,omitempty"`
+	Liveness  time.Duration `json:"liveness_ns,omitempty"`
 	Match     time.Duration `json:"match_ns,omitempty"`
 	Total     time.Duration `json:"total_ns,omitempty"`
 }
@@ -71,7 +86,7 @@ func (t Timings) Add(o Timings) Timings {
 	return Timings{
 		Decode: t.Decode + o.Decode, Detect: t.Detect + o.Detect, Landmarks: t.Landmarks + o.Landmarks,
 		Quality: t.Quality + o.Quality, Align: t.Align + o.Align, Embed: t.Embed + o.Embed,
-		Match: t.Match + o.Match, Total: t.Total + o.Total,
+		Liveness: t.Liveness + o.Liveness, Match: t.Match + o.Match, Total: t.Total + o.Total,
 	}
 }
 
@@ -88,4 +103,7 @@ type Decision struct {
 	Calibration string     `json:"calibration_id"`
 	Frames      int        `json:"frames"` // pictures of the probe that contributed
 	Timings     Timings    `json:"timings"`
+
+	// Liveness is nil where it was not asked for: two stored pictures, or switched off.
+	Liveness *LivenessCheck `json:"liveness,omitempty"`
 }

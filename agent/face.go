@@ -105,6 +105,7 @@ type Probe struct {
 	Embedding Embedding // nil without a face
 	ModelID   string    // of the embedder
 	Space     string    // embedding space of Embedding
+	Liveness  Liveness  // not measured unless it was asked for
 	Timings   Timings
 }
 

@@ -36,6 +36,14 @@ type Point struct {
 	Y float32 `json:"y"`
 }
 
+// Point3 is a position in a frame with its depth, all in pixels. Depth counts from
+// the middle of the head, smaller is nearer to the camera.
+type Point3 struct {
+	X float32 `json:"x"`
+	Y float32 `json:"y"`
+	Z float32 `json:"z"`
+}
+
 // Box is an axis-aligned rectangle in a frame in pixels. It may reach outside
 // the frame when the face does.
 type Box struct {

@@ -50,7 +50,7 @@ func (e *fakeEngine) Load(data []byte, threads int) (Network, error) {
 	if threads < 1 {
 		return nil, fmt.Errorf("%d threads", threads)
 	}
-	for _, m := range []*models.Model{e.set.Near, e.set.Far, e.set.Mesh, e.set.Embedder} {
+	for _, m := range append([]*models.Model{e.set.Near, e.set.Far, e.set.Mesh, e.set.Embedder}, e.liveness()...) {
 		if &m.Bytes[0] != &data[0] {
 			continue
 		}
@@ -71,6 +71,13 @@ func (e *fakeEngine) Load(data []byte, threads int) (Network, error) {
 		return n, nil
 	}
 	return nil, errors.New("unknown model")
+}
+
+func (e *fakeEngine) liveness() []*models.Model {
+	if e.set.Liveness == nil {
+		return nil
+	}
+	return []*models.Model{e.set.Liveness}
 }
 
 type fakeNetwork struct {

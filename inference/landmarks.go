@@ -38,6 +38,7 @@ type landmarks struct {
 	yaw      float32        // degrees, see agent.Quality
 	pitch    float32
 	roll     float32
+	mesh     []agent.Point3 // all points, depth in the same pixels; smaller is nearer
 }
 
 func newMesh(e Engine, m *models.Model, threads int) (*mesh, error) {
@@ -93,6 +94,12 @@ func (n *mesh) find(f *agent.Frame, d detection) (landmarks, error) {
 	put(2, noseTip)
 	put(3, mouthLeft)
 	put(4, mouthRight)
+	l.mesh = make([]agent.Point3, meshPoints)
+	for i := range l.mesh {
+		x, y, z := at(i)
+		sx, sy := m.apply(x-0.5, y-0.5)
+		l.mesh[i] = agent.Point3{X: float32(sx + 0.5), Y: float32(sy + 0.5), Z: float32(z * m.scale())}
+	}
 	l.yaw, l.pitch = pose(at)
 	l.roll = degrees(math.Atan2(float64(l.points[1].Y-l.points[0].Y), float64(l.points[1].X-l.points[0].X)))
 	return l, l.check()
@@ -115,6 +122,9 @@ func (l landmarks) check() error {
 	ok := finite(l.yaw, l.pitch, l.roll)
 	for _, p := range l.points {
 		ok = ok && finite(p.X, p.Y)
+	}
+	for _, p := range l.mesh {
+		ok = ok && finite(p.X, p.Y, p.Z)
 	}
 	if !ok {
 		return fmt.Errorf("face mesh returned a point that is not a number")

@@ -17,6 +17,8 @@ type Options struct {
 	// MinPresence is the mesh's confidence, 0..1, below which a detection is not
 	// taken for a face; 0 means 0.1.
 	MinPresence float32
+	// Liveness loads the network that ProbeLive needs.
+	Liveness bool
 }
 
 func (o Options) withDefaults() Options {
@@ -37,6 +39,7 @@ type Pipeline struct {
 	far   *detector
 	mesh  *mesh
 	embed *embedder
+	live  *spoofing // nil: liveness is not measured
 	opts  Options
 }
 
@@ -60,6 +63,11 @@ func (p *Pipeline) load(e Engine, set *models.Set) (err error) {
 	if p.mesh, err = newMesh(e, set.Mesh, t); err != nil {
 		return err
 	}
+	if p.opts.Liveness {
+		if p.live, err = newSpoofing(e, set.Liveness, t); err != nil {
+			return err
+		}
+	}
 	p.embed, err = newEmbedder(e, set.Embedder, t)
 	return err
 }
@@ -67,6 +75,16 @@ func (p *Pipeline) load(e Engine, set *models.Set) (err error) {
 // Probe analyses one frame. A frame without a face is not an error: the probe's
 // Face is nil then. Findings are left to the caller, who knows the purpose.
 func (p *Pipeline) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error) {
+	return p.analyse(ctx, f, false)
+}
+
+// ProbeLive is Probe with the liveness of the face measured too. It fails on a
+// pipeline without Options.Liveness.
+func (p *Pipeline) ProbeLive(ctx context.Context, f *agent.Frame) (agent.Probe, error) {
+	return p.analyse(ctx, f, true)
+}
+
+func (p *Pipeline) analyse(ctx context.Context, f *agent.Frame, live bool) (agent.Probe, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := errors.Join(ctx.Err(), f.Check()); err != nil {
@@ -75,14 +93,17 @@ func (p *Pipeline) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, erro
 	if p.embed == nil {
 		return agent.Probe{}, errClosed
 	}
+	if live && p.live == nil {
+		return agent.Probe{}, errNoLiveness
+	}
 	start := time.Now()
 	pr := agent.Probe{ModelID: p.embed.man.ID, Space: p.embed.spec.Space}
-	err := p.probe(f, &pr)
+	err := p.probe(f, &pr, live)
 	pr.Timings.Total = time.Since(start)
 	return pr, err
 }
 
-func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe) error {
+func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe, live bool) error {
 	found, marks, err := p.locate(f, &pr.Timings)
 	if err != nil {
 		return err
@@ -107,6 +128,13 @@ func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe) error {
 	pr.Timings.Embed = lap()
 	if err != nil {
 		return fmt.Errorf("embed: %w", err)
+	}
+	if live {
+		pr.Liveness, err = p.live.judge(f, marks.mesh)
+		pr.Timings.Liveness = lap()
+		if err != nil {
+			return fmt.Errorf("liveness: %w", err)
+		}
 	}
 	return nil
 }
@@ -185,7 +213,10 @@ func (p *Pipeline) Close() error {
 	if p.embed != nil {
 		errs = append(errs, p.embed.close())
 	}
-	p.near, p.far, p.mesh, p.embed = nil, nil, nil, nil
+	if p.live != nil {
+		errs = append(errs, p.live.close())
+	}
+	p.near, p.far, p.mesh, p.embed, p.live = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 

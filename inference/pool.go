@@ -47,6 +47,15 @@ func (p *Pool) Probe(ctx context.Context, f *agent.Frame) (pr agent.Probe, err e
 	return pr, err
 }
 
+// ProbeLive waits for a free pipeline and runs its ProbeLive.
+func (p *Pool) ProbeLive(ctx context.Context, f *agent.Frame) (pr agent.Probe, err error) {
+	err = p.borrow(ctx, func(pl *Pipeline) error {
+		pr, err = pl.ProbeLive(ctx, f)
+		return err
+	})
+	return pr, err
+}
+
 // Aligned waits for a free pipeline and runs its Aligned.
 func (p *Pool) Aligned(ctx context.Context, f *agent.Frame) (face *agent.Frame, err error) {
 	err = p.borrow(ctx, func(pl *Pipeline) error {
@@ -89,7 +98,7 @@ func (p *Pool) Close() error {
 // BareTimes is how long the bare invokes of one network took.
 type BareTimes struct {
 	Model   string
-	PerFace bool // runs for every near face; the far detector does not
+	PerFace bool // runs for every near face in a match; the far detector and liveness do not
 	Times   []time.Duration
 }
 
@@ -110,8 +119,12 @@ func (p *Pipeline) bare(ctx context.Context, rounds int) ([]BareTimes, error) {
 		return nil, errClosed
 	}
 	var out []BareTimes
-	for _, n := range []*net{p.near.net, p.mesh.net, p.embed.net, p.far.net} {
-		b := BareTimes{Model: n.man.ID, PerFace: n != p.far.net}
+	nets := []*net{p.near.net, p.mesh.net, p.embed.net, p.far.net}
+	if p.live != nil {
+		nets = append(nets, p.live.net)
+	}
+	for i, n := range nets {
+		b := BareTimes{Model: n.man.ID, PerFace: i < 3}
 		for range rounds {
 			start := time.Now()
 			if err := errors.Join(ctx.Err(), n.nw.Run(n.in, n.out)); err != nil {

@@ -16,6 +16,7 @@ const (
 	RoleDetector  Role = "detector"
 	RoleLandmarks Role = "landmarks"
 	RoleEmbedder  Role = "embedder"
+	RoleLiveness  Role = "liveness"
 )
 
 // Manifest says what a network is, where it comes from and how to feed it. Its
@@ -35,6 +36,7 @@ type Manifest struct {
 
 	Detector    *Detector    `json:"detector,omitempty"`
 	Embedder    *Embedder    `json:"embedder,omitempty"`
+	Liveness    *Liveness    `json:"liveness,omitempty"`
 	Calibration *Calibration `json:"calibration,omitempty"`
 }
 
@@ -92,6 +94,28 @@ type Embedder struct {
 	Template [][2]float64 `json:"template"` // the five points, in input pixels
 }
 
+// Liveness holds the constants of a presentation-attack network. Its input is the
+// box around the face mesh, grown about its centre and kept inside the picture.
+type Liveness struct {
+	Scale float64 `json:"scale"` // how far the box is grown, 1 to 8
+	Live  int     `json:"live"`  // index of the class of living faces; the outputs are logits
+	// Calibration maps the log-odds of that class to the 0..100 score.
+	Calibration LivenessCalibration `json:"calibration"`
+}
+
+// LivenessCalibration is a map from log-odds to score: knots, both rising, with
+// straight lines between and flat ends.
+type LivenessCalibration struct {
+	ID     string          `json:"id"`
+	Points []LivenessPoint `json:"points"`
+}
+
+// LivenessPoint is one knot of the map.
+type LivenessPoint struct {
+	LogOdds float64 `json:"log_odds"`
+	Score   float64 `json:"score"`
+}
+
 // Calibration maps cosine to the 0..100 score; see agent/decide.
 type Calibration struct {
 	ID     string             `json:"id"`
@@ -121,6 +145,7 @@ var wantOutputs = map[Role][]string{
 	RoleDetector:  {"regressors", "scores"},
 	RoleLandmarks: {"landmarks", "presence"},
 	RoleEmbedder:  {"embedding"},
+	RoleLiveness:  {"classes"},
 }
 
 func (m *Manifest) validate() error {
@@ -130,7 +155,7 @@ func (m *Manifest) validate() error {
 	case m.ID == "" || m.ID == "." || m.ID == ".." || path.Base(m.ID) != m.ID:
 		return fmt.Errorf("id %q is not a plain name", m.ID)
 	case !ok:
-		return fmt.Errorf("role %q is not detector, landmarks or embedder", m.Role)
+		return fmt.Errorf("role %q is not detector, landmarks, embedder or liveness", m.Role)
 	case m.Version < 1:
 		return fmt.Errorf("version %d is not positive", m.Version)
 	case m.File == "" || m.File == "." || m.File == ".." || path.Base(m.File) != m.File:
@@ -207,6 +232,8 @@ func (m *Manifest) validateRole() error {
 		return m.Detector.validate(m.Input.Shape[1])
 	case RoleEmbedder:
 		return errors.Join(m.Embedder.validate(), m.Calibration.validate())
+	case RoleLiveness:
+		return m.Liveness.validate()
 	}
 	return nil
 }
@@ -254,6 +281,28 @@ func (c *Calibration) validate() error {
 		}
 		if i > 0 && (p.Cosine <= c.Points[i-1].Cosine || p.Score <= c.Points[i-1].Score) {
 			return fmt.Errorf("calibration point %d does not rise", i)
+		}
+	}
+	return nil
+}
+
+func (l *Liveness) validate() error {
+	switch {
+	case l == nil:
+		return errors.New("liveness is missing")
+	case !(l.Scale >= 1 && l.Scale <= 8):
+		return fmt.Errorf("liveness.scale %v is not 1 to 8", l.Scale)
+	case l.Live < 0 || l.Live > 63:
+		return fmt.Errorf("liveness.live %d is not 0 to 63", l.Live)
+	case l.Calibration.ID == "" || len(l.Calibration.Points) < 2:
+		return errors.New("liveness.calibration is missing or has fewer than two points")
+	}
+	for i, p := range l.Calibration.Points {
+		if !(p.Score >= 0 && p.Score <= 100) || math.IsNaN(p.LogOdds) || math.IsInf(p.LogOdds, 0) {
+			return fmt.Errorf("liveness.calibration point %d is out of range", i)
+		}
+		if q := l.Calibration.Points[max(0, i-1)]; i > 0 && !(p.LogOdds > q.LogOdds && p.Score > q.Score) {
+			return fmt.Errorf("liveness.calibration point %d does not rise", i)
 		}
 	}
 	return nil

@@ -38,12 +38,21 @@ type Model struct {
 // Set is the networks of one pipeline.
 type Set struct {
 	Near, Far, Mesh, Embedder *Model
+	Liveness                  *Model // nil: none
+}
+
+func (s *Set) all() []*Model {
+	all := []*Model{s.Near, s.Far, s.Mesh, s.Embedder}
+	if s.Liveness != nil {
+		all = append(all, s.Liveness)
+	}
+	return all
 }
 
 // Release lets go of the networks' bytes once an engine has loaded them; the
 // manifests stay.
 func (s *Set) Release() {
-	for _, m := range []*Model{s.Near, s.Far, s.Mesh, s.Embedder} {
+	for _, m := range s.all() {
 		m.Bytes = nil
 	}
 }

@@ -21,6 +21,7 @@ type Config struct {
 	Identify  Identify  `yaml:"identify"`
 	Quality   Quality   `yaml:"quality"`
 	Live      Live      `yaml:"live"`
+	Liveness  Liveness  `yaml:"liveness"`
 	HTTP      HTTP      `yaml:"http"`
 }
 
@@ -91,6 +92,24 @@ type Live struct {
 	MaxRate   float64       `yaml:"max_rate"`   // frames analysed a second at most
 }
 
+// Liveness configures presentation-attack detection on live captures. Where it is
+// on and cannot be measured, nobody is approved.
+type Liveness struct {
+	Mode    string  `yaml:"mode"`    // off, passive
+	Review  float64 `yaml:"review"`  // liveness score at or below: In Review
+	Decline float64 `yaml:"decline"` // liveness score at or below: Declined
+
+	// What a finding does: no_action, review, decline.
+	SeveralFaces string `yaml:"several_faces"`
+	LowQuality   string `yaml:"low_quality"`
+	Dark         string `yaml:"dark"`
+	Bright       string `yaml:"bright"`
+}
+
+// On reports whether liveness is required of live captures. A mode that is not
+// known counts as on.
+func (l Liveness) On() bool { return l.Mode != "off" }
+
 // HTTP configures the page.
 type HTTP struct {
 	Listen  string  `yaml:"listen"`
@@ -124,6 +143,8 @@ func Default() Config {
 			},
 		},
 		Live: Live{Budget: 3 * time.Second, MinFrames: 3, MaxFrames: 12, Gone: 700 * time.Millisecond, MaxRate: 20},
+		Liveness: Liveness{Mode: "off", Review: 70, Decline: 50,
+			SeveralFaces: "no_action", LowQuality: "no_action", Dark: "no_action", Bright: "no_action"},
 		HTTP: HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12},
 	}
 }

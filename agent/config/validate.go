@@ -42,6 +42,8 @@ func finite(v reflect.Value, prefix string) error {
 	return nil
 }
 
+var actions = []string{string(decide.NoAction), string(decide.ReviewAction), string(decide.DeclineAction)}
+
 func (c Config) choices() error {
 	for _, k := range []struct {
 		key, value string
@@ -50,6 +52,11 @@ func (c Config) choices() error {
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
 		{"log.format", c.Log.Format, []string{"text", "json"}},
 		{"camera.kind", c.Camera.Kind, []string{"", "device", "url", "file", "folder"}},
+		{"liveness.mode", c.Liveness.Mode, []string{"off", "passive"}},
+		{"liveness.several_faces", c.Liveness.SeveralFaces, actions},
+		{"liveness.low_quality", c.Liveness.LowQuality, actions},
+		{"liveness.dark", c.Liveness.Dark, actions},
+		{"liveness.bright", c.Liveness.Bright, actions},
 		{"camera.rotate", fmt.Sprint(c.Camera.Rotate), []string{"0", "90", "180", "270"}},
 	} {
 		if !contains(k.allowed, k.value) {
@@ -149,6 +156,9 @@ func (c Config) thresholds() error {
 	}
 	if err := decide.ValidateThresholds(agent.Thresholds{Review: c.Identify.Review, Decline: c.Identify.Decline}); err != nil {
 		return fmt.Errorf("identify: %w", err)
+	}
+	if err := decide.ValidateThresholds(agent.Thresholds{Review: c.Liveness.Review, Decline: c.Liveness.Decline}); err != nil {
+		return fmt.Errorf("liveness: %w", err)
 	}
 	if c.Identify.Enabled && c.Identify.Review < c.Match.Review {
 		return bad("identify.review", c.Identify.Review, fmt.Sprintf(

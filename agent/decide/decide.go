@@ -17,6 +17,8 @@ type Evidence struct {
 	Findings []agent.Finding
 	// Ambiguous: in a 1:N search a second subject scored about as high.
 	Ambiguous bool
+	// Live is set where a living person is required; see LivenessPolicy.
+	Live *Capture
 
 	ModelID string
 	Frames  int
@@ -33,6 +35,10 @@ func Decide(c *Curve, t agent.Thresholds, e Evidence) agent.Decision {
 	}
 	for _, f := range e.Findings {
 		d.Warnings = append(d.Warnings, explain(f))
+	}
+	if e.Live != nil {
+		check, ws := Live(*e.Live)
+		d.Liveness, d.Warnings = &check, append(d.Warnings, ws...)
 	}
 	if e.Scored && !(e.Cosine >= -1 && e.Cosine <= 1) {
 		e.Scored, e.Missing = false, agent.RiskNotComputed
@@ -101,10 +107,18 @@ var texts = map[agent.Risk][2]string{
 		"The face in the picture is too bright."},
 	agent.RiskAmbiguous: {"Possible duplicated face",
 		"Two enrolled subjects resemble the face about equally."},
+	agent.RiskNoFace: {"No face detected",
+		"No face was found in the picture."},
+	agent.RiskLowLiveness: {"Low liveness score",
+		"The liveness score is low, so the face may not be that of a living person before the camera."},
+	agent.RiskFaceAttack: {"Liveness face attack",
+		"The capture shows signs of a presentation attack, such as a printed photo, a screen or injected frames."},
+	agent.RiskLivenessNotComputed: {"Liveness not computed",
+		"Liveness is required here but could not be measured, so nobody is approved."},
 }
 
 func warning(r agent.Risk, t agent.LogType) agent.Warning {
-	return agent.Warning{Feature: "FACEMATCH", Risk: r, LogType: t, Short: texts[r][0], Long: texts[r][1]}
+	return agent.Warning{Feature: agent.FeatureFaceMatch, Risk: r, LogType: t, Short: texts[r][0], Long: texts[r][1]}
 }
 
 // risks maps a finding to the risk that names it on the wire.

@@ -70,6 +70,9 @@ func checkResult(r *agent.Result) error {
 	if sc := r.Decision.Score; !(sc >= 0 && sc <= 100) { // also when it is NaN
 		return fmt.Errorf("score %v is not 0 to 100", sc)
 	}
+	if l := r.Decision.Liveness; l != nil && !(l.Score >= 0 && l.Score <= 100) {
+		return fmt.Errorf("liveness score %v is not 0 to 100", l.Score)
+	}
 	if r.SubjectID == "" {
 		return nil
 	}

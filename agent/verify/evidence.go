@@ -19,6 +19,7 @@ type Evidence struct {
 	need   int // frames without which nothing can be approved
 	curve  *decide.Curve
 	limits agent.QualityLimits
+	live   *decide.LivenessPolicy // nil: liveness is not required
 
 	used    int
 	sum     agent.Embedding
@@ -28,12 +29,23 @@ type Evidence struct {
 	last    []agent.Finding // of the last frame that was not good enough
 	seen    int
 	failed  bool
+
+	liveness agent.Liveness // fused over the frames used
 }
 
-// NewEvidence starts an empty presentation under the service's quality limits.
-// With fewer than minFrames good frames it is declined for its quality.
+// NewEvidence starts an empty live presentation under the service's quality limits.
+// With fewer than minFrames good frames it is declined for its quality; where the
+// policy requires liveness and its frames carry none, it is declined for that.
 func (m *Matcher) NewEvidence(source string, minFrames int) *Evidence {
-	return &Evidence{Source: source, need: max(1, minFrames), curve: m.Curve, limits: m.Policy.VerifyQuality}
+	e := m.NewPictureEvidence(source)
+	e.need, e.live = max(1, minFrames), m.Policy.Liveness
+	return e
+}
+
+// NewPictureEvidence starts evidence of stored pictures, of which no liveness can be
+// asked: nobody knows how they were taken.
+func (m *Matcher) NewPictureEvidence(source string) *Evidence {
+	return &Evidence{Source: source, need: 1, curve: m.Curve, limits: m.Policy.VerifyQuality}
 }
 
 // Verdict says what Add did with a frame.
@@ -59,6 +71,7 @@ func (e *Evidence) Add(p *agent.Probe) Verdict {
 		return v
 	}
 	e.used++
+	e.fuseLiveness(p.Liveness)
 	if e.sum == nil {
 		e.sum, e.space = make(agent.Embedding, len(p.Embedding)), p.Space
 	}
@@ -119,5 +132,23 @@ func (e *Evidence) base() decide.Evidence {
 	case e.used > 0 || len(e.last) > 0 && e.last[0].Code != agent.FindingNoFace:
 		d.Missing, d.Findings = agent.RiskLowQuality, e.last
 	}
+	if e.live != nil {
+		d.Live = &decide.Capture{Policy: *e.live, Liveness: e.liveness}
+		if e.used == 0 {
+			d.Live.Findings = e.last
+		}
+	}
 	return d
+}
+
+// fuseLiveness takes the liveness of one more frame into the presentation's. One
+// frame without a measurement leaves the presentation without one.
+func (e *Evidence) fuseLiveness(l agent.Liveness) {
+	n := float64(e.used)
+	if e.used > 1 {
+		l.Measured = l.Measured && e.liveness.Measured
+		l.Score = e.liveness.Score + (l.Score-e.liveness.Score)/n
+	}
+	l.Frames = e.used
+	e.liveness = l
 }

@@ -33,6 +33,9 @@ type Policy struct {
 
 	EnrolQuality  agent.QualityLimits // what an enrolment picture must meet
 	VerifyQuality agent.QualityLimits // what a live frame must meet to be evidence
+
+	// Liveness is what live captures must show; nil requires nothing of them.
+	Liveness *decide.LivenessPolicy
 }
 
 // Matcher compares pictures. It keeps no state and needs no store.

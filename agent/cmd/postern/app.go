@@ -111,7 +111,7 @@ func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error
 		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the inference library cannot be used", Err: err,
 			Fix: "run \"make setup\" again"}
 	}
-	b.pool, err = inference.NewPool(litert.Engine{Runtime: b.runtime}, set, inference.Options{Threads: cfg.Inference.Threads}, parallel)
+	b.pool, err = inference.NewPool(litert.Engine{Runtime: b.runtime}, set, inference.Options{Threads: cfg.Inference.Threads, Liveness: cfg.Liveness.On()}, parallel)
 	if err != nil {
 		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}, b.runtime.Close())
 	}
@@ -123,6 +123,14 @@ func (b *brain) Close() error { return errors.Join(b.pool.Close(), b.runtime.Clo
 
 func (b *brain) matcher() verify.Matcher {
 	return verify.Matcher{Prober: b.pool, Curve: b.curve, Policy: b.policy}
+}
+
+// Probe analyses a frame of a live capture: with liveness, where that is required.
+func (b *brain) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error) {
+	if b.policy.Liveness != nil {
+		return b.pool.ProbeLive(ctx, f)
+	}
+	return b.pool.Probe(ctx, f)
 }
 
 func curveOf(m *models.Model) (*decide.Curve, error) {
@@ -144,6 +152,13 @@ func policyOf(cfg config.Config) verify.Policy {
 	}
 	if cfg.Identify.Enabled {
 		p.MaxGallery = cfg.Identify.MaxSubjects
+	}
+	if l := cfg.Liveness; l.On() {
+		p.Liveness = &decide.LivenessPolicy{
+			Thresholds:   agent.Thresholds{Review: l.Review, Decline: l.Decline},
+			SeveralFaces: decide.Action(l.SeveralFaces), Quality: decide.Action(l.LowQuality),
+			Dark: decide.Action(l.Dark), Bright: decide.Action(l.Bright),
+		}
 	}
 	return p
 }

@@ -47,6 +47,7 @@ same people are not, so the truth is wider.`,
 					return err
 				}
 			}
+			cfg.Liveness.Mode = "off"
 			b, err := openBrain(cfg, c.logger(cfg, true), workers)
 			if err != nil {
 				return err

@@ -69,7 +69,7 @@ func (a *app) run(ctx context.Context) error {
 func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.Service, cam *camera.Stream, l net.Listener) error {
 	live := a.cfg.Live
 	w := &watch.Watcher{
-		Frames: cam, Prober: b.pool, Decider: svc, Now: time.Now, Log: a.log, Identify: a.cfg.Identify.Enabled, Source: "camera",
+		Frames: cam, Prober: b, Decider: svc, Now: time.Now, Log: a.log, Identify: a.cfg.Identify.Enabled, Source: "camera",
 		Settings: watch.Settings{Budget: live.Budget, MinFrames: live.MinFrames, MaxFrames: live.MaxFrames, Gone: live.Gone,
 			MaxRate: live.MaxRate, ClaimFor: 5 * live.Budget, Stalled: 3 * time.Second},
 	}

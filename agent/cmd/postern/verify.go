@@ -104,7 +104,7 @@ func (c *cli) decide(ctx context.Context, images []string, final decideFunc, loo
 }
 
 func fromPictures(ctx context.Context, b *brain, svc *verify.Service, frames []*agent.Frame) (*verify.Evidence, error) {
-	ev := svc.NewEvidence("cli", 1)
+	ev := svc.NewPictureEvidence("cli")
 	for _, f := range frames {
 		p, err := b.pool.Probe(ctx, f)
 		if err != nil {
@@ -138,7 +138,7 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 			return nil, err
 		}
 		after = f.Seq
-		p, err := b.pool.Probe(ctx, f)
+		p, err := b.Probe(ctx, f)
 		if err != nil {
 			return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the picture of the camera could not be analysed", Err: err}
 		}
