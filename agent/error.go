@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"strings"
+	"time"
 )
 
 // Code classifies an error for whoever has to act on it. The CLI maps a code to
@@ -17,6 +18,7 @@ const (
 	CodeQuality     Code = "quality"     // the picture is not good enough for the purpose
 	CodeUnavailable Code = "unavailable" // a part is missing or broken: model, library, camera
 	CodeLocked      Code = "locked"      // another process holds the data folder
+	CodeThrottled   Code = "throttled"   // too many failed attempts: wait (RetryAfter) or use another factor
 	CodeStorage     Code = "storage"     // the disk refused
 	CodeInternal    Code = "internal"    // a bug, or nothing better is known
 )
@@ -28,6 +30,10 @@ type Error struct {
 	Message string // one sentence naming the thing; lower case, no full stop
 	Fix     string // what the reader can do; empty when there is nothing to say
 	Err     error
+
+	// RetryAfter is how long to wait before the same request can succeed; 0 where
+	// waiting does not help or nobody knows.
+	RetryAfter time.Duration
 }
 
 // Error joins message, fix and cause into one sentence.
@@ -60,4 +66,13 @@ func ErrorCode(err error) Code {
 		return e.Code
 	}
 	return CodeInternal
+}
+
+// RetryAfter returns the wait that the outermost *Error in err's chain asks for, or 0.
+func RetryAfter(err error) time.Duration {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.RetryAfter
+	}
+	return 0
 }

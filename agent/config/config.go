@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/agent"
+	"postern/agent/throttle"
 )
 
 // Config is the whole configuration, one struct a component.
@@ -22,6 +23,7 @@ type Config struct {
 	Quality   Quality   `yaml:"quality"`
 	Live      Live      `yaml:"live"`
 	Liveness  Liveness  `yaml:"liveness"`
+	Throttle  Throttle  `yaml:"throttle"`
 	HTTP      HTTP      `yaml:"http"`
 }
 
@@ -110,6 +112,23 @@ type Liveness struct {
 // known counts as on.
 func (l Liveness) On() bool { return l.Mode != "off" }
 
+// Throttle limits failed attempts in a row; see package throttle. Settings that allow
+// more than the standard need a name in Override, which is logged and audited.
+type Throttle struct {
+	Subject  throttle.Limits `yaml:"subject"` // for each subject
+	Device   throttle.Limits `yaml:"device"`  // for all attempts on this device
+	Override string          `yaml:"override"`
+}
+
+// Ceiling is what the standard allows at most, which depends on whether presentation
+// attacks are detected.
+func (c Config) Ceiling() throttle.Limits {
+	if c.Liveness.On() {
+		return throttle.WithLiveness
+	}
+	return throttle.Strict
+}
+
 // HTTP configures the page.
 type HTTP struct {
 	Listen  string  `yaml:"listen"`
@@ -145,6 +164,7 @@ func Default() Config {
 		Live: Live{Budget: 3 * time.Second, MinFrames: 3, MaxFrames: 12, Gone: 700 * time.Millisecond, MaxRate: 20},
 		Liveness: Liveness{Mode: "off", Review: 70, Decline: 50,
 			SeveralFaces: "no_action", LowQuality: "no_action", Dark: "no_action", Bright: "no_action"},
-		HTTP: HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12},
+		Throttle: Throttle{Subject: throttle.Strict, Device: throttle.Strict},
+		HTTP:     HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12},
 	}
 }

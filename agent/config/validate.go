@@ -10,11 +10,12 @@ import (
 
 	"postern/agent"
 	"postern/agent/decide"
+	"postern/agent/throttle"
 )
 
 // Validate checks every setting; the error names the key.
 func (c Config) Validate() error {
-	for _, check := range []func() error{c.numbers, c.choices, c.ranges, c.quality, c.thresholds} {
+	for _, check := range []func() error{c.numbers, c.choices, c.ranges, c.quality, c.thresholds, c.throttles} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -163,6 +164,23 @@ func (c Config) thresholds() error {
 	if c.Identify.Enabled && c.Identify.Review < c.Match.Review {
 		return bad("identify.review", c.Identify.Review, fmt.Sprintf(
 			"at least match.review (%v): searching many needs a stricter limit than checking one", c.Match.Review))
+	}
+	return nil
+}
+
+// throttles refuses limits beyond the standard's unless somebody stands for them.
+func (c Config) throttles() error {
+	for _, k := range []struct {
+		key string
+		throttle.Limits
+	}{{"throttle.subject", c.Throttle.Subject}, {"throttle.device", c.Throttle.Device}} {
+		switch {
+		case k.Failures < 1 || k.Stop < 1 || k.Delay < time.Second || k.Delay > 24*time.Hour:
+			return bad(k.key, k.Limits, "failures and stop of at least 1 and a delay of 1s to 24h")
+		case k.LooserThan(c.Ceiling()) && c.Throttle.Override == "":
+			return bad(k.key, k.Limits, fmt.Sprintf("at most %d failures, a delay of at least %s, a stop at %d or earlier (NIST SP 800-63B-4), "+
+				"or a name in throttle.override", c.Ceiling().Failures, c.Ceiling().Delay, c.Ceiling().Stop))
+		}
 	}
 	return nil
 }

@@ -148,6 +148,10 @@ func (s *Store) checkResults(tx *bolt.Tx, p *problems) {
 	p.counted("results", count, tx, keyLast)
 	p.equal("result ids", eachRow(ids, p, nil), count)
 	p.equal("results of subjects", eachRow(index, p, nil), named)
+	eachRow(bucket(tx, bucketThrottle), p, func(k, v []byte) error {
+		_, err := s.openThrottle(k, v)
+		return err
+	})
 	checkOutbox(tx, p)
 }
 

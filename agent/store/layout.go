@@ -23,6 +23,7 @@ const (
 	bucketIDs       = "result_ids" // result id -> seq
 	bucketBySubject = "by_subject" // subject id, 0, seq -> nothing
 	bucketOutbox    = "outbox"     // seq -> outboxResult
+	bucketThrottle  = "throttle"   // 0, subject id (none: the device) -> failed attempts
 )
 
 // Keys of meta. Numbers are uint64, big-endian.

@@ -32,6 +32,7 @@ func templatesSchema() schema {
 func resultsSchema() schema {
 	return schema{kind: "results", steps: []step{
 		{"results and outbox", createBuckets(bucketResults, bucketIDs, bucketBySubject, bucketOutbox)},
+		{"failed attempts", createBuckets(bucketThrottle)},
 	}}
 }
 

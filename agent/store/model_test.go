@@ -19,6 +19,7 @@ type model struct {
 	byID     map[string]map[string]agent.Template // subject -> template id
 	results  []agent.Result                       // oldest first
 	acked    uint64
+	failed   map[string]int // attempts in a row; "" is the device
 }
 
 // TestModel runs random verbs on a Store and on the model, closing and opening
@@ -29,7 +30,7 @@ func TestModel(t *testing.T) {
 		o.Dir, o.MaxTemplates = t.TempDir(), 4
 		s, err := Open(o)
 		must(t, err)
-		m := &model{s: s, subjects: map[string]agent.Subject{}, byID: map[string]map[string]agent.Template{}}
+		m := &model{s: s, subjects: map[string]agent.Subject{}, byID: map[string]map[string]agent.Template{}, failed: map[string]int{}}
 		defer func() { m.s.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"":        m.compare,
@@ -41,6 +42,7 @@ func TestModel(t *testing.T) {
 			"append":  m.append,
 			"repeat":  m.repeat,
 			"ack":     m.ack,
+			"unlock":  m.unlock,
 			"query":   m.query,
 			"reopen":  m.reopen,
 		})
@@ -167,6 +169,7 @@ func (m *model) deleteTemplate(t *rapid.T) {
 func (m *model) append(t *rapid.T) {
 	st := rapid.SampledFrom([]agent.Status{agent.Approved, agent.InReview, agent.Declined, ""}).Draw(t, "status")
 	r := testResult(rapid.SampledFrom(append(subjectIDs[:3:3], "")).Draw(t, "subject"), st)
+	r.Kind = rapid.SampledFrom([]agent.Kind{agent.KindVerify, agent.KindIdentify}).Draw(t, "kind")
 	got, err := m.s.AppendResult(r)
 	if st == "" {
 		wantErr(t, err, agent.CodeInvalid)
@@ -174,6 +177,48 @@ func (m *model) append(t *rapid.T) {
 	}
 	wantErr(t, err, "")
 	m.results = append(m.results, got)
+	keys := []string{""}
+	if r.SubjectID != "" && (r.Kind == agent.KindVerify || st == agent.Approved) {
+		keys = append(keys, r.SubjectID)
+	}
+	for _, k := range keys {
+		if m.failed[k]++; st == agent.Approved {
+			m.failed[k] = 0
+		}
+	}
+}
+
+func (m *model) unlock(t *rapid.T) {
+	id := rapid.SampledFrom(append(subjectIDs[:3:3], "")).Draw(t, "subject")
+	was, err := m.s.Unlock(id)
+	if m.failed[id] == 0 {
+		wantErr(t, err, agent.CodeNotFound)
+		return
+	}
+	wantErr(t, err, "")
+	if was.Failures != m.failed[id] {
+		t.Fatalf("%q had %d failures, want %d", id, was.Failures, m.failed[id])
+	}
+	m.failed[id] = 0
+}
+
+func (m *model) compareThrottles(t *rapid.T) {
+	all, err := m.s.Throttles()
+	wantErr(t, err, "")
+	got := map[string]int{}
+	for _, th := range all {
+		got[th.Subject] = th.Failures
+	}
+	for id, n := range m.failed {
+		st, err := m.s.Throttle(id)
+		if wantErr(t, err, ""); st.Failures != n || got[id] != n {
+			t.Fatalf("%q has failed %d times, listed %d, want %d", id, st.Failures, got[id], n)
+		}
+		delete(got, id)
+	}
+	if len(got) > 0 {
+		t.Fatalf("unexpected counts %v", got)
+	}
 }
 
 func (m *model) repeat(t *rapid.T) {
@@ -248,6 +293,7 @@ func (m *model) compare(t *rapid.T) {
 	if st != want || len(subs) != len(m.subjects) {
 		t.Fatalf("stats %+v, want %+v", st, want)
 	}
+	m.compareThrottles(t)
 	pending, err := m.s.Outbox(0, 1000)
 	wantErr(t, err, "")
 	if !slices.EqualFunc(pending, m.results[m.acked:], func(a, b agent.Result) bool { return reflect.DeepEqual(a, b) }) {

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"postern/agent"
+	"postern/agent/throttle"
 )
 
 // Defaults for the fields of Options that are left zero.
@@ -33,10 +34,11 @@ type Options struct {
 	Timeout time.Duration // how long Open waits for another holder to let go
 	Command string        // how this process calls itself in the lock file; default from os.Args
 
-	Now    func() time.Time // default time.Now
-	Rand   io.Reader        // default crypto/rand
-	Sealer Sealer           // default Plain
-	Log    *slog.Logger     // default discards
+	Now    func() time.Time     // default time.Now
+	Mark   func() throttle.Mark // the clock that failed attempts are measured by; default throttle.System
+	Rand   io.Reader            // default crypto/rand
+	Sealer Sealer               // default Plain
+	Log    *slog.Logger         // default discards
 
 	MaxBytes     int64 // cap on each of the two files; adding stops at 80 % of it
 	MaxTemplates int   // templates a subject may have
@@ -61,6 +63,9 @@ func (o Options) withDefaults() Options {
 func (o Options) withSeams() Options {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Mark == nil {
+		o.Mark = throttle.System
 	}
 	if o.Rand == nil {
 		o.Rand = rand.Reader

@@ -13,7 +13,8 @@ import (
 )
 
 // AppendResult stores a decision and queues it for the hub, in one transaction,
-// and returns it as stored: with Device, Epoch and the next Seq. It returns when
+// and returns it as stored: with Device, Epoch and the next Seq. The same transaction
+// counts a failed attempt, or ends the counting (see Throttle). It returns when
 // the result is durable; only then may its effects follow. On an error the
 // caller must not act on the decision.
 //
@@ -120,6 +121,9 @@ func (s *Store) appendOne(tx *bolt.Tx, a *appending) (refused, err error) {
 		return refused, nil
 	}
 	if err := putResult(tx, &a.result, v); err != nil {
+		return nil, err
+	}
+	if err := s.countAttempt(tx, &a.result); err != nil {
 		return nil, err
 	}
 	return nil, setNumber(meta, keyLast, a.result.Seq)

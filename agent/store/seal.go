@@ -29,7 +29,7 @@ func (Plain) Open(sealed, _ []byte) ([]byte, error) { return append([]byte(nil),
 // Binding says which record a sealed value belongs to. A Sealer that keeps a key
 // for each subject finds the subject here, through ParseBinding.
 type Binding struct {
-	Kind    string // "subject", "template" or "result"
+	Kind    string // "subject", "template", "result" or "throttle"
 	Device  string
 	Subject string // empty for results
 	Record  string // template id; for results epoch, a slash and the decimal Seq

@@ -100,12 +100,12 @@ func TestEnrolFailures(t *testing.T) {
 	t.Run("store, of a known subject", func(t *testing.T) {
 		r := newRig(t)
 		r.mustEnrol(t, "ada", person(0))
-		before := r.LookupClaim("ada", r.evidence(like(0, 0.8, 1)))
+		before := r.look(t, "ada", r.evidence(like(0, 0.8, 1)))
 		r.m.fail = failOn("Enrol", errDisk)
 		if _, err := r.enrol("ada", false, probeOf(like(0, 0.8, 1))); agent.ErrorCode(err) != agent.CodeStorage {
 			t.Fatal(err)
 		}
-		if after := r.LookupClaim("ada", r.evidence(like(0, 0.8, 1))); after.Score != before.Score {
+		if after := r.look(t, "ada", r.evidence(like(0, 0.8, 1))); after.Score != before.Score {
 			t.Errorf("the reference moved: score %v, was %v", after.Score, before.Score)
 		}
 	})

@@ -60,7 +60,7 @@ func TestEvidence(t *testing.T) {
 			if u, seen := ev.Frames(); u != used || seen != len(c.frames) {
 				t.Errorf("%d used of %d seen, want %d of %d", u, seen, used, len(c.frames))
 			}
-			d := r.LookupClaim("ada", ev)
+			d := r.look(t, "ada", ev)
 			checkDecision(t, d, c.want, c.risk)
 			if d.Frames != used {
 				t.Errorf("the decision counts %d frames, want %d", d.Frames, used)
@@ -112,7 +112,7 @@ func TestEvidenceExplains(t *testing.T) {
 	if !dim.Has(agent.FindingBlurred) {
 		t.Error("Add did not set the findings")
 	}
-	d := r.LookupClaim("ada", ev)
+	d := r.look(t, "ada", ev)
 	if len(d.Warnings) != 2 || d.Warnings[0].LogType != agent.LogInformation || d.Warnings[1].LogType != agent.LogError {
 		t.Errorf("warnings %+v", d.Warnings)
 	}

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"postern/agent"
 	"postern/agent/decide"
+	"postern/agent/throttle"
 	"postern/agent/verify"
 )
 
@@ -95,13 +97,15 @@ type memory struct {
 	subjects  map[string]agent.Subject
 	templates map[string][]agent.Template
 	results   []agent.Result
+	throttled map[string]throttle.State
+	up        time.Duration // the clock of failed attempts
 	fail      func(verb string) error
 	onDelete  func() // called before a deletion
 	onEnrol   func() // called after an enrolment is stored, before the service hears of it
 }
 
 func newMemory() *memory {
-	return &memory{subjects: map[string]agent.Subject{}, templates: map[string][]agent.Template{}}
+	return &memory{subjects: map[string]agent.Subject{}, templates: map[string][]agent.Template{}, throttled: map[string]throttle.State{}}
 }
 
 func (m *memory) begin(verb string) (func(), error) {
@@ -198,8 +202,23 @@ func (m *memory) AppendResult(r agent.Result) (agent.Result, error) {
 	r.Seq = uint64(len(m.results) + 1)
 	r.ID = fmt.Sprintf("result-%d", r.Seq)
 	m.results = append(m.results, r)
+	for _, k := range []string{"", r.SubjectID} {
+		m.throttled[k] = m.throttled[k].After(throttle.EffectOf(r), m.mark())
+	}
 	return r, nil
 }
+
+// Throttle counts as a store does, on a clock that stands still unless moved.
+func (m *memory) Throttle(subject string) (throttle.State, error) {
+	end, err := m.begin("Throttle")
+	if err != nil {
+		return throttle.State{}, err
+	}
+	defer end()
+	return m.throttled[subject], nil
+}
+
+func (m *memory) mark() throttle.Mark { return throttle.Mark{Boot: "boot-1", Up: m.up} }
 
 func (m *memory) stored() []agent.Result {
 	m.mu.Lock()
@@ -232,11 +251,16 @@ type rig struct {
 	*verify.Service
 	p *prober
 	m *memory
+
+	throttle throttle.Policy
 }
+
+// unlimited lets the tests of decisions fail as often as they like.
+var unlimited = throttle.Limits{Failures: 1e6, Delay: 1, Stop: 1e7}
 
 func newRig(tb testing.TB, change ...func(*verify.Policy)) *rig {
 	tb.Helper()
-	r := &rig{p: &prober{}, m: newMemory()}
+	r := &rig{p: &prober{}, m: newMemory(), throttle: throttle.Policy{Subject: unlimited, Device: unlimited}}
 	r.open(tb, change...)
 	return r
 }
@@ -253,7 +277,7 @@ func (r *rig) open(tb testing.TB, change ...func(*verify.Policy)) {
 		tb.Fatal(err)
 	}
 	r.Service, err = verify.New(verify.Config{
-		Matcher: verify.Matcher{Prober: r.p, Curve: curve, Policy: pol}, Store: r.m, Space: space, Source: "test"})
+		Matcher: verify.Matcher{Prober: r.p, Curve: curve, Policy: pol}, Store: r.m, Space: space, Source: "test", Mark: r.m.mark, Throttle: r.throttle})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -278,6 +302,16 @@ func (r *rig) evidence(es ...agent.Embedding) *verify.Evidence {
 		ev.Add(&p)
 	}
 	return ev
+}
+
+// look is LookupClaim, whose decision is Declined when it fails.
+func (r *rig) look(tb testing.TB, id string, ev *verify.Evidence) agent.Decision {
+	tb.Helper()
+	d, err := r.LookupClaim(id, ev)
+	if err != nil && d.Status != agent.Declined {
+		tb.Errorf("%v with %+v", err, d)
+	}
+	return d
 }
 
 func checkCode(tb testing.TB, err error, want agent.Code) {

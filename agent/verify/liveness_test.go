@@ -65,7 +65,7 @@ func TestPicturesHaveNoLiveness(t *testing.T) {
 	ev := r.NewPictureEvidence("cli")
 	p := alive(-1)
 	ev.Add(&p)
-	d := r.LookupClaim("ada", ev)
+	d := r.look(t, "ada", ev)
 	checkDecision(t, d, agent.Approved, "")
 	if d.Liveness != nil {
 		t.Errorf("liveness %+v of a picture", d.Liveness)

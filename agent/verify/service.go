@@ -9,6 +9,7 @@ import (
 
 	"postern/agent"
 	"postern/agent/decide"
+	"postern/agent/throttle"
 )
 
 // records is what the service needs from the store, which also gives ids and
@@ -20,14 +21,17 @@ type records interface {
 	// Enrol stores the subject and adds the templates in one transaction.
 	Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []agent.Template, error)
 	DeleteSubject(id string) (int, error)
-	// AppendResult returns when the result is durable.
+	// AppendResult returns when the result is durable. It counts failed attempts.
 	AppendResult(r agent.Result) (agent.Result, error)
+	// Throttle reads that counting, of a subject or with "" of the device.
+	Throttle(subjectID string) (throttle.State, error)
 }
 
 // Service decides about enrolled subjects and records every decision.
 type Service struct {
 	Matcher
 	store   records
+	gate    throttle.Gate
 	gallery *gallery
 	space   string
 	source  string
@@ -41,6 +45,9 @@ type Config struct {
 	Store   records
 	Space   string // embedding space of the matcher's model
 	Source  string // default Source of results
+
+	Throttle throttle.Policy      // the zero value is the standard's strictest
+	Mark     func() throttle.Mark // the store's; nil: throttle.System
 }
 
 // New loads the gallery from the store.
@@ -48,7 +55,11 @@ func New(c Config) (*Service, error) {
 	if c.Space == "" { // to the store it would mean every space
 		return nil, errors.New("the embedding space has no name")
 	}
-	s := &Service{Matcher: c.Matcher, store: c.Store, gallery: &gallery{}, space: c.Space, source: c.Source}
+	if c.Mark == nil {
+		c.Mark = throttle.System
+	}
+	s := &Service{Matcher: c.Matcher, store: c.Store, gallery: &gallery{}, space: c.Space, source: c.Source,
+		gate: throttle.Gate{Policy: c.Throttle, Now: c.Mark, State: c.Store.Throttle}}
 	err := c.Store.EachTemplate(c.Space, func(t agent.Template) error {
 		if t.Space == c.Space {
 			s.gallery.add(t)
@@ -105,17 +116,31 @@ func (s *Service) reload(id string) error {
 
 // Verify decides whether the evidence shows the claimed subject, and stores the
 // result. A subject without usable templates is Declined with RiskNoReference; an
-// unknown subject is an error with CodeNotFound.
+// unknown subject is an error with CodeNotFound, and one that has failed too often
+// one with CodeThrottled, without a comparison.
 func (s *Service) Verify(ctx context.Context, subjectID string, ev *Evidence) (agent.Result, error) {
 	if _, err := s.store.Subject(subjectID); err != nil {
 		return agent.Result{}, err
 	}
-	d := s.LookupClaim(subjectID, ev)
+	leave, err := s.gate.Enter(ctx, subjectID)
+	if err != nil {
+		return agent.Result{}, err
+	}
+	defer leave()
+	d := s.compareClaim(subjectID, ev)
 	return s.record(ctx, agent.Result{Kind: agent.KindVerify, SubjectID: subjectID, Source: ev.Source, Decision: d})
 }
 
-// LookupClaim is Verify without a record: where the evidence stands now.
-func (s *Service) LookupClaim(subjectID string, ev *Evidence) agent.Decision {
+// LookupClaim is Verify without a record: where the evidence stands now. Whoever looks
+// ends with Verify, whatever the answer was: only that counts the attempt.
+func (s *Service) LookupClaim(subjectID string, ev *Evidence) (agent.Decision, error) {
+	if err := s.gate.Allow(subjectID); err != nil {
+		return agent.Decision{Status: agent.Declined}, err
+	}
+	return s.compareClaim(subjectID, ev), nil
+}
+
+func (s *Service) compareClaim(subjectID string, ev *Evidence) agent.Decision {
 	start := time.Now()
 	e := s.base(ev)
 	if e.Scored {
@@ -132,6 +157,11 @@ func (s *Service) Identify(ctx context.Context, ev *Evidence) (agent.Result, err
 	if err := s.identifyAllowed(); err != nil {
 		return agent.Result{}, err
 	}
+	leave, err := s.gate.Enter(ctx, "")
+	if err != nil {
+		return agent.Result{}, err
+	}
+	defer leave()
 	best, d := s.rank(ev)
 	r := agent.Result{Kind: agent.KindIdentify, Source: ev.Source, Decision: d}
 	if d.Status == agent.Approved || d.Status == agent.InReview {
@@ -140,9 +170,9 @@ func (s *Service) Identify(ctx context.Context, ev *Evidence) (agent.Result, err
 	return s.record(ctx, r)
 }
 
-// Lookup is Identify without a record: where the evidence stands now.
+// Lookup is Identify without a record, as LookupClaim is Verify without one.
 func (s *Service) Lookup(ev *Evidence) (agent.Decision, error) {
-	if err := s.identifyAllowed(); err != nil {
+	if err := errors.Join(s.identifyAllowed(), s.gate.Allow("")); err != nil {
 		return agent.Decision{Status: agent.Declined}, err
 	}
 	_, d := s.rank(ev)

@@ -274,7 +274,7 @@ func TestNotDurable(t *testing.T) {
 	t.Run("lookups store nothing", func(t *testing.T) {
 		r := newRig(t)
 		r.mustEnrol(t, "ada", person(0))
-		if d := r.LookupClaim("ada", r.evidence(person(0))); d.Status != agent.Approved {
+		if d := r.look(t, "ada", r.evidence(person(0))); d.Status != agent.Approved {
 			t.Errorf("decision %+v", d)
 		}
 		if d, err := r.Lookup(r.evidence(person(0))); err != nil || d.Status != agent.Approved {
@@ -290,12 +290,12 @@ func TestNewLoadsTheGallery(t *testing.T) {
 	r := newRig(t)
 	r.mustEnrol(t, "ada", person(0), like(0, 0.9, 2))
 	r.mustEnrol(t, "bob", person(1))
-	before := r.LookupClaim("ada", r.evidence(like(0, 0.8, 2)))
+	before := r.look(t, "ada", r.evidence(like(0, 0.8, 2)))
 	r.open(t)
 	if r.Enrolled() != 2 {
 		t.Errorf("%d subjects", r.Enrolled())
 	}
-	if after := r.LookupClaim("ada", r.evidence(like(0, 0.8, 2))); after.Score != before.Score || after.Status != agent.Approved {
+	if after := r.look(t, "ada", r.evidence(like(0, 0.8, 2))); after.Score != before.Score || after.Status != agent.Approved {
 		t.Errorf("score %v after the restart, %v before", after.Score, before.Score)
 	}
 	r.m.fail = failOn("EachTemplate", errDisk)
@@ -349,7 +349,7 @@ func TestDelete(t *testing.T) {
 		r.m.fail = failOn("DeleteSubject", errDisk)
 		_, err := r.Delete("ada")
 		checkCode(t, err, agent.CodeStorage)
-		if d := r.LookupClaim("ada", r.evidence(person(0))); d.Status != agent.Approved {
+		if d := r.look(t, "ada", r.evidence(person(0))); d.Status != agent.Approved {
 			t.Errorf("who is still stored is not known any more: %+v", d)
 		}
 	})
@@ -362,7 +362,7 @@ func TestDelete(t *testing.T) {
 		if !strings.Contains(err.Error(), "until restart") {
 			t.Errorf("error %q", err)
 		}
-		if d := r.LookupClaim("ada", r.evidence(person(0))); d.Status != agent.Declined {
+		if d := r.look(t, "ada", r.evidence(person(0))); d.Status != agent.Declined {
 			t.Errorf("decision %+v", d)
 		}
 	})
@@ -370,7 +370,7 @@ func TestDelete(t *testing.T) {
 		r := newRig(t)
 		r.mustEnrol(t, "ada", person(0))
 		r.m.onDelete = func() {
-			if d := r.LookupClaim("ada", r.evidence(person(0))); d.Status != agent.Declined {
+			if d := r.look(t, "ada", r.evidence(person(0))); d.Status != agent.Declined {
 				t.Errorf("recognised while being deleted: %+v", d)
 			}
 		}

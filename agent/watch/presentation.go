@@ -14,6 +14,9 @@ type presentation struct {
 	since    time.Time // of the first face
 	lastFace time.Time
 	decided  bool
+	refused  string // why there will be no decision: too many failed attempts
+	looked   bool   // it has been compared, for claim
+	claim    string
 	others   int // frames in a row that show somebody else
 }
 
@@ -81,10 +84,16 @@ func (p *presentation) ready(now time.Time, w *Watcher, claim string, claimed ti
 
 // sure reports whether the evidence would be approved already.
 func (p *presentation) sure(w *Watcher, claim string) bool {
+	var d agent.Decision
+	var err error
 	if claim != "" {
-		return w.Decider.LookupClaim(claim, p.evidence).Status == agent.Approved
+		d, err = w.Decider.LookupClaim(claim, p.evidence)
+	} else {
+		d, err = w.Decider.Lookup(p.evidence)
 	}
-	d, err := w.Decider.Lookup(p.evidence)
+	if err == nil {
+		p.looked, p.claim = true, claim
+	}
 	return err == nil && d.Status == agent.Approved
 }
 
@@ -92,6 +101,8 @@ func (p *presentation) state(deciding bool) State {
 	switch {
 	case p.evidence == nil:
 		return Idle
+	case p.refused != "":
+		return Throttled
 	case p.decided:
 		return Decided
 	case !deciding:

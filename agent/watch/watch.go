@@ -33,7 +33,7 @@ type decider interface {
 	NewEvidence(source string, minFrames int) *verify.Evidence
 	Subject(id string) (agent.Subject, []agent.Template, error)
 	Lookup(ev *verify.Evidence) (agent.Decision, error)
-	LookupClaim(subjectID string, ev *verify.Evidence) agent.Decision
+	LookupClaim(subjectID string, ev *verify.Evidence) (agent.Decision, error)
 	Identify(ctx context.Context, ev *verify.Evidence) (agent.Result, error)
 	Verify(ctx context.Context, subjectID string, ev *verify.Evidence) (agent.Result, error)
 }
@@ -47,6 +47,7 @@ const (
 	Looking   State = "looking"   // somebody there, gathering evidence
 	Decided   State = "decided"   // decided; waiting for the person to leave
 	Waiting   State = "waiting"   // somebody there, but 1:N is off and no badge was read
+	Throttled State = "throttled" // too many failed attempts; Problem says until when
 	NoCamera  State = "no_camera" // the camera gives no frames
 	OutOfWork State = "failed"    // a part failed; nobody is let in
 )
@@ -145,6 +146,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
+			w.settle(ctx, w.p)
 			w.p = presentation{} // who stands there afterwards is somebody new
 			w.Publish(Update{State: NoCamera, At: w.Now(), Problem: "the camera gives no picture"})
 			continue
@@ -170,6 +172,7 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	u := Update{At: w.Now(), Seq: f.Seq, Width: f.Width, Height: f.Height, RateFPS: w.pace.rate()}
 	pr, err := w.Prober.Probe(ctx, f)
 	if err != nil {
+		w.settle(ctx, w.p)
 		return w.failed(ctx, u, "the picture could not be analysed", err)
 	}
 	claim, claimed := w.claimNow()
@@ -177,8 +180,13 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	if claim != "" && w.p.decided {
 		w.p = presentation{} // a badge read after a decision asks for another one
 	}
+	before := w.p
 	w.p.see(u.At, &pr, w)
 	u.Findings = pr.Findings
+	if w.p.evidence != before.evidence || claim != before.claim {
+		w.settle(ctx, before)
+		w.p.looked = false
+	}
 	if w.p.ready(u.At, w, claim, claimed) {
 		if err := w.decide(ctx, &u); err != nil {
 			return w.failed(ctx, u, "the decision could not be made or stored", err)
@@ -186,17 +194,47 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	}
 	w.fails = 0
 	u.State = w.p.state(w.Identify || u.Claim != "")
+	if w.p.refused != "" {
+		u.Problem = w.p.refused
+	}
 	return u
 }
 
-func (w *Watcher) decide(ctx context.Context, u *Update) error {
-	var r agent.Result
-	var err error
-	if u.Claim != "" {
-		r, err = w.Decider.Verify(ctx, u.Claim, w.p.evidence)
-		w.dropClaim(u.Claim)
+// settle decides about a presentation that was compared and has ended before its time,
+// so that nobody gets comparisons that are not counted by stepping aside.
+func (w *Watcher) settle(ctx context.Context, p presentation) {
+	if !p.looked || p.decided || ctx.Err() != nil {
+		return
+	}
+	r, err := w.judge(ctx, p.claim, p.evidence)
+	if err != nil {
+		w.Log.Error("an attempt that ended early could not be counted", "err", err, "source", w.Source)
+		return
+	}
+	w.Publish(Update{State: Decided, At: w.Now(), Claim: p.claim, Result: &r})
+}
+
+// judge asks for the decision and stores it.
+func (w *Watcher) judge(ctx context.Context, claim string, ev *verify.Evidence) (r agent.Result, err error) {
+	if claim != "" {
+		r, err = w.Decider.Verify(ctx, claim, ev)
 	} else {
-		r, err = w.Decider.Identify(ctx, w.p.evidence)
+		r, err = w.Decider.Identify(ctx, ev)
+	}
+	if err == nil {
+		w.Log.Info("decision", "kind", r.Kind, "status", r.Decision.Status, "score", r.Decision.Score,
+			"subject", r.SubjectID, "frames", r.Decision.Frames, "seq", r.Seq)
+	}
+	return r, err
+}
+
+func (w *Watcher) decide(ctx context.Context, u *Update) error {
+	r, err := w.judge(ctx, u.Claim, w.p.evidence)
+	w.dropClaim(u.Claim)
+	if agent.ErrorCode(err) == agent.CodeThrottled {
+		w.Log.Warn("attempt refused", "err", err, "source", w.Source)
+		w.p.decided, w.p.refused = true, err.Error()
+		return nil
 	}
 	if err != nil {
 		w.p = presentation{}
@@ -204,8 +242,6 @@ func (w *Watcher) decide(ctx context.Context, u *Update) error {
 	}
 	w.p.decided = true
 	u.Result = &r
-	w.Log.Info("decision", "kind", r.Kind, "status", r.Decision.Status, "score", r.Decision.Score,
-		"subject", r.SubjectID, "frames", r.Decision.Frames, "seq", r.Seq)
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"postern/agent"
 	"postern/agent/decide"
+	"postern/agent/throttle"
 	"postern/agent/verify"
 	"postern/agent/watch"
 )
@@ -40,7 +41,18 @@ type memory struct {
 	mu      sync.Mutex // guards results
 	results []agent.Result
 	fail    error // of AppendResult
+
+	throttled map[string]throttle.State
+	up        time.Duration
 }
+
+func (m *memory) Throttle(subject string) (throttle.State, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.throttled[subject], nil
+}
+
+func (m *memory) mark() throttle.Mark { return throttle.Mark{Boot: "boot-1", Up: m.up} }
 
 func (m *memory) Subject(id string) (agent.Subject, error) {
 	if _, ok := people[id]; !ok || id == "eve" {
@@ -74,6 +86,10 @@ func (m *memory) AppendResult(r agent.Result) (agent.Result, error) {
 	}
 	r.Seq = uint64(len(m.results) + 1)
 	m.results = append(m.results, r)
+	if m.throttled == nil {
+		m.throttled = map[string]throttle.State{}
+	}
+	m.throttled[""] = m.throttled[""].After(throttle.EffectOf(r), m.mark())
 	return r, nil
 }
 
@@ -125,7 +141,7 @@ func newStage(tb testing.TB, identify bool, script string) *stage {
 		tb.Fatal(err)
 	}
 	th := agent.Thresholds{Review: 70, Decline: 50}
-	svc, err := verify.New(verify.Config{Store: &s.m, Space: space, Matcher: verify.Matcher{Prober: s, Curve: curve, Policy: verify.Policy{
+	svc, err := verify.New(verify.Config{Store: &s.m, Mark: s.m.mark, Space: space, Matcher: verify.Matcher{Prober: s, Curve: curve, Policy: verify.Policy{
 		Match: th, Identify: th, IdentifyMargin: 10, MaxGallery: 10, VerifyQuality: agent.QualityLimits{MinSharpness: 15}}}})
 	if err != nil {
 		tb.Fatal(err)
@@ -166,6 +182,7 @@ func (s *stage) Next(ctx context.Context, after uint64) (*agent.Frame, error) {
 			s.shown = line
 			s.seq++
 			s.now = s.now.Add(s.step)
+			s.m.up += s.step
 			return &agent.Frame{Seq: s.seq, Width: 640, Height: 480}, ctx.Err()
 		}
 	}
@@ -204,7 +221,7 @@ func (s *stage) play(tb testing.TB) {
 // no_camera as "0"; a frame with a result as "[kind subject status]".
 func (s *stage) states() string {
 	letters := map[watch.State]string{watch.Idle: "i", watch.Looking: "l", watch.Decided: "d", watch.Waiting: "w",
-		watch.NoCamera: "0", watch.OutOfWork: "!"}
+		watch.Throttled: "t", watch.NoCamera: "0", watch.OutOfWork: "!"}
 	var b strings.Builder
 	for _, u := range s.updates {
 		if r := u.Result; r != nil {
@@ -244,6 +261,13 @@ func TestPresentations(t *testing.T) {
 		{"passer-by", true, "~ada x 60", times("l", 60)},
 		{"a passer-by with two good frames", true, "ada x 2, ~ada x 60", times("l", 62)},
 		{"stranger", true, "eve x 8", "lllll[identify Declined]dd"},
+		{"a stranger who steps aside is counted", true, "eve x 4, - x 7, ada x 3", "llll" + times("l", 6) + "[identify Declined]i" + "ll" + itIsAda},
+		{"a stranger who pushes another in is counted", true, "eve x 4, ada x 3", "llll[identify Declined]ll" + itIsAda},
+		{"a stranger who covers the camera is counted", true, "eve x 4, stall, ada x 3", "llll[identify Declined]0ll" + itIsAda},
+		{"a stranger during a failure is counted", true, "eve x 4, !, ada x 3", "llll[identify Declined]!ll" + itIsAda},
+		{"a face tried with another badge is counted for the first", false, "claim bob, ada x 4, claim ada, ada", "llll[verify bob Declined]" + isAda},
+		{"five strangers, then it waits", true, times("eve x 6, - x 8, ", 5) + "ada x 6, - x 300, ada x 3",
+			times("lllll[identify Declined]"+times("d", 6)+"ii", 5) + "lllllt" + times("t", 6) + times("i", 294) + "ll" + itIsAda},
 		{"1:N is off and nobody claims", false, "ada x 40", times("w", 40)},
 		{"badge and face", false, "claim ada, - x 2, ada x 5", "ii" + "ll" + isAda + "dd"},
 		{"badge of somebody else", false, "claim bob, ada x 8", "lllll[verify bob Declined]dd"},

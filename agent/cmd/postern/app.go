@@ -13,6 +13,7 @@ import (
 	"postern/agent/config"
 	"postern/agent/decide"
 	"postern/agent/store"
+	"postern/agent/throttle"
 	"postern/agent/verify"
 	"postern/inference"
 	"postern/inference/litert"
@@ -186,7 +187,9 @@ func (c *cli) with(ctx context.Context, cfg config.Config, log *slog.Logger, par
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	svc, err := verify.New(verify.Config{Matcher: b.matcher(), Store: records{st}, Space: b.set.Embedder.Manifest.Embedder.Space, Source: "cli"})
+	auditThrottle(cfg, log)
+	svc, err := verify.New(verify.Config{Matcher: b.matcher(), Store: records{st}, Space: b.set.Embedder.Manifest.Embedder.Space, Source: "cli",
+		Throttle: throttle.Policy{Subject: cfg.Throttle.Subject, Device: cfg.Throttle.Device}})
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ const (
 	exitLocked      = 8
 	exitStorage     = 9
 	exitInternal    = 10
+	exitThrottled   = 11
 )
 
 const exitHelp = `Exit codes:
@@ -36,7 +37,8 @@ const exitHelp = `Exit codes:
   7  a part is missing or broken (library, model, camera)
   8  the data folder is in use by another process
   9  the disk refused
- 10  internal error`
+ 10  internal error
+ 11  too many failed attempts: wait, or use another factor`
 
 var exitByCode = map[agent.Code]int{
 	agent.CodeInvalid:     exitInvalid,
@@ -47,6 +49,7 @@ var exitByCode = map[agent.Code]int{
 	agent.CodeLocked:      exitLocked,
 	agent.CodeStorage:     exitStorage,
 	agent.CodeInternal:    exitInternal,
+	agent.CodeThrottled:   exitThrottled,
 }
 
 // verdict carries the status of a comparison out of a command as its exit code.

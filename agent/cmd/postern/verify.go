@@ -31,7 +31,7 @@ are fused, and it stops early when it is sure.`,
 			return c.decide(cmd.Context(), images, func(ctx context.Context, svc *verify.Service, ev *verify.Evidence) (agent.Result, error) {
 				return svc.Verify(ctx, a[0], ev)
 			}, func(svc *verify.Service, ev *verify.Evidence) (agent.Decision, error) {
-				return svc.LookupClaim(a[0], ev), nil
+				return svc.LookupClaim(a[0], ev)
 			})
 		},
 	}
@@ -129,6 +129,7 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 	budget, cancel := context.WithTimeout(ctx, cfg.Live.Budget)
 	defer cancel()
 	ev := svc.NewEvidence("camera", cfg.Live.MinFrames)
+	looked := false
 	for after := uint64(0); ; {
 		f, err := s.Next(budget, after)
 		if errors.Is(err, io.EOF) || (err != nil && budget.Err() != nil && ctx.Err() == nil) {
@@ -143,6 +144,9 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 			return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the picture of the camera could not be analysed", Err: err}
 		}
 		if ev.Add(&p) == verify.Different {
+			if looked {
+				return ev, nil // who has been compared is decided about
+			}
 			ev = svc.NewEvidence("camera", cfg.Live.MinFrames)
 			ev.Add(&p)
 		}
@@ -150,6 +154,7 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 		if used < cfg.Live.MinFrames {
 			continue
 		}
+		looked = true
 		if d, err := look(svc, ev); err != nil || d.Status == agent.Approved || used >= cfg.Live.MaxFrames {
 			return ev, err
 		}

@@ -8,7 +8,7 @@ const guidance = {
 };
 const states = {
   idle: "Step in front of the camera", looking: "Checking…", waiting: "Enter your badge number",
-  no_camera: "The camera gives no picture", failed: "Out of order: please ask the attendant",
+  throttled: "Too many attempts: please use another way", no_camera: "The camera gives no picture", failed: "Out of order: please ask the attendant",
 };
 const by = (id) => document.getElementById(id);
 const stage = document.querySelector(".stage");
