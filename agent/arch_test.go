@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"agent/evaluate":       {"agent", "agent/photo"},
 	"agent/store":          {"agent", "agent/throttle", "github.com/google/uuid", "go.etcd.io/bbolt/...", "golang.org/x/sys/unix"},
 	"agent/kiosk":          {"agent", "agent/verify", "agent/watch"},
+	"agent/api":            {"agent", "agent/cases", "agent/photo", "github.com/google/uuid", "github.com/prometheus/client_golang/...", "go.yaml.in/yaml/v3"},
 	"agent/cmd":            {"..."},
 	"inference":            {"agent", "models"},
 	"inference/litert":     {"inference", "C", "golang.org/x/sys/cpu"},
@@ -53,7 +54,7 @@ var onlyIn = map[string][]string{
 }
 
 // adapters each hold one technology and meet only in the wiring.
-var adapters = []string{"agent/store", "agent/kiosk", "inference", "camera", "sync"}
+var adapters = []string{"agent/store", "agent/kiosk", "agent/api", "inference", "camera", "sync"}
 
 // testTools may be imported by tests, and by the packages made for tests.
 var testTools = []string{"go.uber.org/goleak", "pgregory.net/rapid", "golang.org/x/sys/unix"}

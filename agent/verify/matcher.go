@@ -63,20 +63,26 @@ func (m *Matcher) Match(ctx context.Context, reference, probe *agent.Frame) (Com
 		return c, err
 	}
 	c.Reference, c.Probe = refs, probes
-	c.Reference.Findings = m.Policy.VerifyQuality.Findings(&c.Reference)
-	c.Probe.Findings = m.Policy.VerifyQuality.Findings(&c.Probe)
-
-	matching := time.Now()
-	ev := decide.Evidence{ModelID: c.Probe.ModelID, Frames: 1}
-	ev.Findings = append(append(ev.Findings, c.Reference.Findings...), c.Probe.Findings...)
-	if scorable(&c.Reference, &c.Probe) {
-		ev.Scored, ev.Cosine = true, c.Reference.Embedding.Cosine(c.Probe.Embedding)
-	}
-	ev.Timings = c.Reference.Timings.Add(c.Probe.Timings)
-	ev.Timings.Match = time.Since(matching)
-	ev.Timings.Total = time.Since(start)
-	c.Decision = decide.Decide(m.Curve, m.Policy.Match, ev)
+	c.Decision = m.Compare(m.Policy.Match, &c.Reference, &c.Probe)
+	c.Decision.Timings.Total = time.Since(start)
 	return c, nil
+}
+
+// Compare decides about two analysed pictures under the given thresholds. It sets the
+// findings of both.
+func (m *Matcher) Compare(t agent.Thresholds, reference, probe *agent.Probe) agent.Decision {
+	start := time.Now()
+	reference.Findings = m.Policy.VerifyQuality.Findings(reference)
+	probe.Findings = m.Policy.VerifyQuality.Findings(probe)
+	ev := decide.Evidence{ModelID: probe.ModelID, Frames: 1}
+	ev.Findings = append(append(ev.Findings, reference.Findings...), probe.Findings...)
+	if scorable(reference, probe) {
+		ev.Scored, ev.Cosine = true, reference.Embedding.Cosine(probe.Embedding)
+	}
+	ev.Timings = reference.Timings.Add(probe.Timings)
+	ev.Timings.Match = time.Since(start)
+	ev.Timings.Total += ev.Timings.Match
+	return decide.Decide(m.Curve, t, ev)
 }
 
 // both analyses the two pictures at once; a prober that serves one at a time
