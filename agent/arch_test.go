@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"agent/watch":          {"agent", "agent/decide", "agent/verify"},
 	"agent/photo":          {"agent", "github.com/bep/imagemeta", "golang.org/x/image/..."},
 	"agent/config":         {"agent", "agent/decide", "agent/throttle", "go.yaml.in/yaml/v3"},
-	"agent/evaluate":       {"agent", "agent/photo"},
+	"agent/evaluate":       {"agent", "agent/photo", "models"},
 	"agent/store":          {"agent", "agent/throttle", "github.com/google/uuid", "go.etcd.io/bbolt/...", "golang.org/x/sys/unix"},
 	"agent/kiosk":          {"agent", "agent/verify", "agent/watch"},
 	"agent/api":            {"agent", "agent/cases", "agent/photo", "github.com/google/uuid", "github.com/prometheus/client_golang/...", "go.yaml.in/yaml/v3"},

@@ -116,20 +116,6 @@ type LivenessPoint struct {
 	Score   float64 `json:"score"`
 }
 
-// Calibration maps cosine to the 0..100 score; see agent/decide.
-type Calibration struct {
-	ID     string             `json:"id"`
-	Points []CalibrationPoint `json:"points"`
-}
-
-// CalibrationPoint is one knot of the map. FMR is the measured false match rate
-// at this cosine, 0 where none was measured.
-type CalibrationPoint struct {
-	Cosine float64 `json:"cosine"`
-	Score  float64 `json:"score"`
-	FMR    float64 `json:"fmr,omitempty"`
-}
-
 // Output finds an output by its tensor name.
 func (m *Manifest) Output(name string) (Output, bool) {
 	for _, o := range m.Outputs {
@@ -267,21 +253,6 @@ func (e *Embedder) validate() error {
 		return errors.New("embedder.space is empty")
 	case len(e.Template) != 5:
 		return fmt.Errorf("embedder.template has %d points, want 5", len(e.Template))
-	}
-	return nil
-}
-
-func (c *Calibration) validate() error {
-	if c == nil || c.ID == "" || len(c.Points) < 2 {
-		return errors.New("calibration is missing or has fewer than two points")
-	}
-	for i, p := range c.Points {
-		if !(p.Score >= 0 && p.Score <= 100) || !(p.Cosine >= -1 && p.Cosine <= 1) {
-			return fmt.Errorf("calibration point %d is out of range", i)
-		}
-		if i > 0 && (p.Cosine <= c.Points[i-1].Cosine || p.Score <= c.Points[i-1].Score) {
-			return fmt.Errorf("calibration point %d does not rise", i)
-		}
 	}
 	return nil
 }

@@ -15,7 +15,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 )
 
 //go:embed */manifest.json */model.tflite
@@ -82,6 +84,20 @@ func LoadSet(tree fs.FS, embedder string) (*Set, error) {
 		*m.to = model
 	}
 	return &s, nil
+}
+
+// LoadDir loads an embedder from a folder of its own, to be tried in place of the
+// default one.
+func LoadDir(dir string) (*Model, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := Load(os.DirFS(filepath.Dir(dir)), filepath.Base(dir))
+	if err == nil && m.Manifest.Role != RoleEmbedder {
+		return nil, fmt.Errorf("model %s is a %s, want an embedder", m.Manifest.ID, m.Manifest.Role)
+	}
+	return m, err
 }
 
 // Load reads one model and its manifest and verifies size and SHA-256.

@@ -67,6 +67,9 @@ type Crop struct {
 type Match struct {
 	Review  float64 `yaml:"review"`
 	Decline float64 `yaml:"decline"`
+	// Calibration is a file of "postern calibrate" that replaces the model's own table
+	// from cosine to score; empty: the model's.
+	Calibration string `yaml:"calibration"`
 }
 
 // Identify configures 1:N decisions. They are off by default: the chance of a

@@ -62,7 +62,7 @@ var values = map[string]string{
 	"camera.source": "rtsp://camera/1", "camera.kind": "url", "camera.width": "640", "camera.height": "480",
 	"camera.fps": "15", "camera.rotate": "90", "camera.mirror": "true", "camera.crop.x": "0.1", "camera.crop.y": "0.2",
 	"camera.crop.w": "0.3", "camera.crop.h": "0.4", "camera.loop": "true", "camera.real_time": "false",
-	"match.review": "75.5", "match.decline": "40", "identify.enabled": "true", "identify.review": "95",
+	"match.calibration": "here.json", "match.review": "75.5", "match.decline": "40", "identify.enabled": "true", "identify.review": "95",
 	"identify.decline": "80", "identify.margin": "5", "identify.max_subjects": "10",
 	"liveness.mode": "passive", "liveness.review": "80", "liveness.decline": "55", "liveness.several_faces": "decline",
 	"liveness.low_quality": "review", "liveness.dark": "review", "liveness.bright": "decline",

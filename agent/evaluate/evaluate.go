@@ -46,7 +46,10 @@ type Report struct {
 	Workers      int              `json:"workers"`
 	ModelID      string           `json:"model_id"`
 
-	trials *trials // for the pictures
+	// for pictures and calibration
+	trials  *trials
+	dataset *Dataset
+	faces   []face
 }
 
 // OperatingPoint is the miss rate at the threshold that gives one false match rate.
@@ -84,7 +87,8 @@ func Run(ctx context.Context, d *Dataset, p prober, o Options) (*Report, error) 
 func (r *Report) compare(d *Dataset, faces []face, o Options) {
 	g := newGrouping(d, o)
 	t := crossPairs(d, faces, g)
-	r.trials, r.Genuine, r.Impostor = t, len(t.genuine), t.impostor.total
+	r.trials, r.dataset, r.faces = t, d, faces
+	r.Genuine, r.Impostor = len(t.genuine), t.impostor.total
 	for _, fmr := range []float64{1e-2, 1e-3, 1e-4, 1e-5} {
 		r.Points = append(r.Points, operatingPoint(t, fmr))
 	}
@@ -92,12 +96,36 @@ func (r *Report) compare(d *Dataset, faces []face, o Options) {
 	if o.Cosine != nil {
 		r.Scores = scoreTable(t, o.Cosine)
 	}
+	r.spread()
 	if g != nil {
 		r.Groups = g.report(d, t)
 	}
 }
 
 // face is what a picture gave.
+// spread replaces the intervals of the tables, which take pairs as independent, by
+// those over people.
+func (r *Report) spread() {
+	var cosines []float64
+	for _, p := range r.Points {
+		cosines = append(cosines, p.Cosine)
+	}
+	for _, s := range r.Scores {
+		cosines = append(cosines, s.Cosine)
+	}
+	slices.Sort(cosines)
+	cosines = slices.Compact(cosines)
+	fmr, fnmr := resample(r.dataset, r.faces, r.trials, cosines)
+	for i := range r.Points {
+		k, _ := slices.BinarySearch(cosines, r.Points[i].Cosine)
+		r.Points[i].CI = fnmr[k]
+	}
+	for i := range r.Scores {
+		k, _ := slices.BinarySearch(cosines, r.Scores[i].Cosine)
+		r.Scores[i].FMR.CI, r.Scores[i].FNMR.CI = fmr[k], fnmr[k]
+	}
+}
+
 type face struct {
 	embedding agent.Embedding // nil where no face was found
 	quality   float64         // FaceQuality

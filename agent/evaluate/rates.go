@@ -60,6 +60,7 @@ type trial struct {
 	cosine  float64
 	quality float64 // the lower of the two faces' FaceQuality
 	faces   bool    // a face was found in both pictures
+	image   int     // the first of the two
 }
 
 // trials are all cross pairs of a data set.
@@ -118,7 +119,7 @@ func (t *trials) add(d *Dataset, faces []face, g *grouping, i, j int) {
 	c := cosine(a.embedding, b.embedding)
 	genuine := d.Images[i].Person == d.Images[j].Person
 	if genuine {
-		t.genuine = append(t.genuine, trial{c, min(a.quality, b.quality), a.embedding != nil && b.embedding != nil})
+		t.genuine = append(t.genuine, trial{c, min(a.quality, b.quality), a.embedding != nil && b.embedding != nil, i})
 	} else {
 		t.impostor.add(c)
 	}

@@ -79,12 +79,19 @@ def _detector(side, layers):
 
 
 def scores_file(model_id):
-    """The stored map from cosine to score, written by reference.py measure."""
+    """The stored table score to error rates: of "postern calibrate", or, for a network
+    that has none yet, the short one of reference.py measure."""
     return CALIBRATION / f"{model_id}.scores.json"
+
+
+def _scores(model_id):
+    """The table without the name of its network, which the manifest around it gives."""
+    table = json.loads(scores_file(model_id).read_text())
+    return {k: v for k, v in table.items() if k not in ("model", "sha256")}
 
 
 def _embedder(model_id, content, preprocessing):
     sections = {"embedder": {"dim": 512, "space": SPACE, "template": TEMPLATE},
-                "calibration": json.loads(scores_file(model_id).read_text())}
+                "calibration": _scores(model_id)}
     return manifest.make(model_id, "embedder", content, "MIT", FACEPLUGIN.describe(ONNX_MEMBER),
                          preprocessing, {embedder.OUTPUT: "embedding"}, sections)

@@ -93,15 +93,23 @@ type brain struct {
 	policy  verify.Policy
 }
 
-// openBrain loads the library and parallel pipelines.
+// openBrain loads the library and parallel pipelines of the shipped models.
 func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error) {
 	set, err := models.Default()
 	if err != nil {
 		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the models in this binary are damaged", Err: err}
 	}
+	if err := recalibrate(&set.Embedder.Manifest, cfg.Match.Calibration); err != nil {
+		return nil, err
+	}
+	return openModels(cfg, log, parallel, set)
+}
+
+// openModels loads the library and parallel pipelines of a set of models.
+func openModels(cfg config.Config, log *slog.Logger, parallel int, set *models.Set) (*brain, error) {
 	curve, err := curveOf(set.Embedder)
 	if err != nil {
-		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the calibration in this binary is damaged", Err: err}
+		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the calibration cannot be used", Err: err}
 	}
 	path, err := findLibrary(cfg)
 	if err != nil {

@@ -90,7 +90,7 @@ Try it:
 	root.AddCommand(
 		in("faces", c.matchCmd()), in("faces", c.enrollCmd()), in("faces", c.verifyCmd()), in("faces", c.identifyCmd()), in("faces", c.subjectsCmd()), in("faces", c.throttleCmd()),
 		in("agent", c.runCmd()), in("agent", c.resultsCmd()), in("agent", c.cameraCmd()), in("agent", c.configCmd()), in("agent", c.doctorCmd()),
-		in("measure", c.benchCmd()), in("measure", c.evalCmd()), c.versionCmd(),
+		in("measure", c.benchCmd()), in("measure", c.evalCmd()), in("measure", c.calibrateCmd()), c.versionCmd(),
 	)
 	root.SetHelpTemplate(root.HelpTemplate() + "\n" + exitHelp + "\n")
 	return root
