@@ -22,6 +22,7 @@ func (s *Store) Check() error {
 	return errors.Join(
 		s.checkFile(s.templates, s.checkTemplates),
 		s.checkFile(s.results, s.checkResults),
+		s.checkFile(s.cases, s.checkCases),
 	)
 }
 

@@ -1,6 +1,7 @@
-// Package store keeps the device's durable state in two bbolt files: enrolled
+// Package store keeps the device's durable state in three bbolt files: enrolled
 // subjects and their templates in templates.db, decisions and the outbox of what
-// the hub has not acknowledged in results.db.
+// the hub has not acknowledged in results.db, and in cases.db what the HTTP API
+// keeps: workflows, sessions with their pictures, lists, webhooks and API keys.
 //
 // Callers see verbs, never buckets or transactions. Start reading at Open
 // (store.go), then Enrol (templates.go), AppendResult (results.go, group.go) and

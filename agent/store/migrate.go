@@ -36,6 +36,12 @@ func resultsSchema() schema {
 	}}
 }
 
+func casesSchema() schema {
+	return schema{kind: "cases", steps: []step{
+		{"workflows, sessions, lists, webhooks and keys", createBuckets(caseBuckets...)},
+	}}
+}
+
 // migrate runs the steps that the file has not seen, each in a transaction of
 // its own together with the new version, so a kill between steps resumes.
 func (d *dbFile) migrate(s schema) error {

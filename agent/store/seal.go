@@ -29,10 +29,10 @@ func (Plain) Open(sealed, _ []byte) ([]byte, error) { return append([]byte(nil),
 // Binding says which record a sealed value belongs to. A Sealer that keeps a key
 // for each subject finds the subject here, through ParseBinding.
 type Binding struct {
-	Kind    string // "subject", "template", "result" or "throttle"
+	Kind    string // one of the kinds below
 	Device  string
-	Subject string // empty for results
-	Record  string // template id; for results epoch, a slash and the decimal Seq
+	Subject string // owner of the data: a subject, "session/" or "entry/" and an id; empty where it is nobody's face
+	Record  string // id of the record; for results epoch, a slash and the decimal Seq
 	Version byte   // of the record's encoding
 }
 
@@ -41,6 +41,18 @@ const (
 	KindSubject  = "subject"
 	KindTemplate = "template"
 	KindResult   = "result"
+
+	KindWorkflow    = "workflow"
+	KindSession     = "session"
+	KindMedia       = "picture"
+	KindFace        = "face"
+	KindList        = "list"
+	KindEntry       = "list entry"
+	KindDestination = "webhook destination"
+	KindEvent       = "event"
+	KindDelivery    = "delivery"
+	KindKey         = "API key"
+	KindReplay      = "idempotency record"
 )
 
 // Bytes is the associated data: the version, then each field behind its length,

@@ -17,6 +17,7 @@ import (
 const (
 	TemplatesFile = "templates.db"
 	ResultsFile   = "results.db"
+	CasesFile     = "cases.db"
 )
 
 // Store is an open data folder. Its methods may be called from any goroutine.
@@ -25,6 +26,7 @@ type Store struct {
 	lock      *os.File
 	templates *dbFile
 	results   *dbFile
+	cases     *dbFile
 	group     group
 
 	// broken is the first error that made further writes unsafe.
@@ -62,6 +64,9 @@ func open(o Options, templates, results schema) (*Store, error) {
 	if s.templates, err = openFile(TemplatesFile, templates, o); err == nil {
 		s.results, err = openFile(ResultsFile, results, o)
 	}
+	if err == nil {
+		s.cases, err = openFile(CasesFile, casesSchema(), o)
+	}
 	if err != nil {
 		s.Close() // nothing was written; the first error is the one that explains
 		return nil, err
@@ -87,7 +92,7 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
 		var errs []error
-		for _, d := range []*dbFile{s.results, s.templates} {
+		for _, d := range []*dbFile{s.cases, s.results, s.templates} {
 			if d != nil {
 				errs = append(errs, d.close())
 			}

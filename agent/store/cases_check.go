@@ -1,0 +1,100 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"postern/agent/cases"
+)
+
+// checkCases verifies cases.db: every record opens, every session and delivery is
+// found by all its indexes, and no index names what is not there.
+func (s *Store) checkCases(tx *bolt.Tx, p *problems) {
+	want := map[string]uint64{}
+	want[caseIDs] = eachRow(bucket(tx, caseSessions), p, func(k, v []byte) error { return s.checkSession(tx, k, v, want) })
+	want[caseBySession] = 0
+	want[caseByDest] = eachRow(bucket(tx, caseDeliveries), p, func(k, _ []byte) error { return s.checkDelivery(tx, string(k), want) })
+	want[caseGroups] = eachRow(bucket(tx, caseWorkflows), p, func(k, v []byte) error {
+		w, err := s.openWorkflow(k, v)
+		if err == nil && !bytes.Equal(bucket(tx, caseGroups).Get(append(prefix(w.GroupID), seqKey(uint64(w.Version))...)), k) {
+			err = fmt.Errorf("workflow %s is not found by its group", k)
+		}
+		return err
+	})
+	want[caseMediaOwner] = eachRow(bucket(tx, caseMedia), p, func(k, _ []byte) error {
+		m, err := s.media(tx, string(k))
+		if err == nil && !hasKey(bucket(tx, caseMediaOwner), join(m.Owner, m.ID)) {
+			err = fmt.Errorf("picture %s is not found by its owner", k)
+		}
+		return err
+	})
+	want[caseKeyHashes] = eachRow(bucket(tx, caseKeys), p, func(k, v []byte) error {
+		_, err := s.openKey(k, v)
+		return err
+	})
+	want[caseReplayDates] = eachRow(bucket(tx, caseReplays), p, nil)
+	eachRow(bucket(tx, caseFaces), p, func(k, v []byte) error {
+		_, err := s.openFace(k, v)
+		return err
+	})
+	eachRow(bucket(tx, caseEntries), p, func(k, v []byte) error {
+		_, err := s.openEntry(k, v)
+		return err
+	})
+	eachRow(bucket(tx, caseDests), p, func(k, _ []byte) error {
+		_, err := s.destination(tx, string(k))
+		return err
+	})
+	for name, n := range want {
+		p.equal(name, eachRow(bucket(tx, name), p, nil), n)
+	}
+}
+
+// hasKey tells whether a key is there, also one without a value.
+func hasKey(b *bolt.Bucket, key []byte) bool {
+	k, _ := b.Cursor().Seek(key)
+	return bytes.Equal(k, key)
+}
+
+func (s *Store) checkSession(tx *bolt.Tx, k, v []byte, want map[string]uint64) error {
+	c, err := s.openSession(k, v)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(bucket(tx, caseIDs).Get([]byte(c.ID)), k) {
+		return fmt.Errorf("session %d is not found by its id", c.Number)
+	}
+	keys := sessionKeys(&c)
+	for _, name := range []string{caseStatuses, caseDates, caseVendors, caseByWorkflow, caseDue} {
+		key, due := keys[name]
+		if !due {
+			want[name] += 0
+			continue
+		}
+		want[name]++
+		if !hasKey(bucket(tx, name), key) {
+			return fmt.Errorf("session %d is not in %s", c.Number, name)
+		}
+	}
+	return nil
+}
+
+func (s *Store) checkDelivery(tx *bolt.Tx, id string, want map[string]uint64) error {
+	d, err := s.delivery(tx, id)
+	if err != nil {
+		return err
+	}
+	if d.State == cases.Pending {
+		want[caseQueue]++
+		if !hasKey(bucket(tx, caseQueue), queueKey(&d)) {
+			return fmt.Errorf("delivery %s is not in the queue", id)
+		}
+	}
+	if d.SessionID != "" {
+		want[caseBySession]++
+	}
+	_, err = s.due(tx, d)
+	return err
+}

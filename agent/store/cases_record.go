@@ -1,0 +1,350 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"postern/agent"
+)
+
+// Buckets of cases.db. A name of the form "a by b" holds keys only.
+const (
+	caseWorkflows   = "workflows"             // version's uuid -> workflow
+	caseGroups      = "workflows_by_group"    // group, 0, version -> uuid
+	caseSessions    = "sessions"              // number -> session
+	caseIDs         = "session_ids"           // session id -> number
+	caseTokens      = "session_tokens"        // SHA-256 of the token -> number
+	caseVendors     = "sessions_by_vendor"    // 16 bytes of SHA-256 of vendor_data, number
+	caseStatuses    = "sessions_by_status"    // environment, 0, status, 0, number
+	caseByWorkflow  = "sessions_by_workflow"  // group, 0, number
+	caseDates       = "sessions_by_date"      // microseconds, number
+	caseDue         = "sessions_due"          // microseconds, number
+	caseMedia       = "media"                 // media id -> picture
+	caseMediaOwner  = "media_by_owner"        // owner, 0, media id
+	caseFaces       = "faces"                 // owner, 0, id -> template
+	caseLists       = "lists"                 // list's uuid -> list
+	caseEntries     = "entries"               // list's uuid, 0, entry's uuid -> entry
+	caseDests       = "destinations"          // uuid -> destination
+	caseEvents      = "events"                // session id, 0, event id -> event
+	caseDeliveries  = "deliveries"            // uuid -> delivery
+	caseQueue       = "deliveries_due"        // microseconds, uuid
+	caseByDest      = "deliveries_by_dest"    // destination, 0, delivery
+	caseBySession   = "deliveries_by_session" // session, 0, delivery
+	caseKeys        = "api_keys"              // id -> key
+	caseKeyHashes   = "api_key_hashes"        // SHA-256 of the secret -> id
+	caseReplays     = "replays"               // SHA-256 of caller and idempotency key -> replay
+	caseReplayDates = "replays_by_date"       // microseconds, key of the replay
+)
+
+var caseBuckets = []string{caseWorkflows, caseGroups, caseSessions, caseIDs, caseTokens, caseVendors, caseStatuses, caseByWorkflow, caseDates, caseDue,
+	caseMedia, caseMediaOwner, caseFaces, caseLists, caseEntries, caseDests, caseEvents, caseDeliveries, caseQueue, caseByDest, caseBySession,
+	caseKeys, caseKeyHashes, caseReplays, caseReplayDates}
+
+// keyLastSession is the meta key of the newest session's number.
+const keyLastSession = "last_session"
+
+// maxCase bounds one record of cases.db other than a picture.
+const maxCase = 1 << 20
+
+// SessionOwner is the owner of a session's biometric data in bindings: destroying
+// its key destroys the session's record, pictures and templates.
+func SessionOwner(id string) string { return "session/" + id }
+
+// EntryOwner is the owner of a list entry's face.
+func EntryOwner(id string) string { return "entry/" + id }
+
+func caseBinding(kind, owner, record string) Binding {
+	return Binding{Kind: kind, Subject: owner, Record: record}
+}
+
+// putCase seals v and stores it.
+func (s *Store) putCase(tx *bolt.Tx, name string, key []byte, v any, b Binding) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return invalid("%s cannot be stored: %v", b.Kind, err)
+	}
+	if len(raw) > maxCase {
+		return invalid("%s of %d bytes is longer than %d", b.Kind, len(raw), maxCase)
+	}
+	sealed, err := s.seal(raw, b)
+	if err != nil {
+		return err
+	}
+	return bucket(tx, name).Put(key, sealed)
+}
+
+// openCase reads a stored value into v.
+func (s *Store) openCase(key, value []byte, v any, b Binding) error {
+	raw, err := s.unseal(value, b)
+	if err == nil {
+		err = decodeCase(raw, v)
+	}
+	if err != nil {
+		return badRecord(b.Kind, key, err)
+	}
+	return nil
+}
+
+func decodeCase(raw []byte, v any) error {
+	if len(raw) > maxCase {
+		return fmt.Errorf("record of %d bytes is longer than %d", len(raw), maxCase)
+	}
+	return json.Unmarshal(raw, v)
+}
+
+// noCase is the error for what is not there.
+func noCase(what, id string) error {
+	return coded(agent.CodeNotFound, "there is no %s %.80q", what, id)
+}
+
+// timeKey orders by time. Times before 1970 come first, as 0.
+func timeKey(t time.Time) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(max(0, t.UnixMicro())))
+}
+
+func join(parts ...string) []byte {
+	var out []byte
+	for i, p := range parts {
+		if i > 0 {
+			out = append(out, 0)
+		}
+		out = append(out, p...)
+	}
+	return out
+}
+
+// digest keeps text out of keys that others may read, and at a fixed length. It
+// hides no value that can be guessed.
+func digest(text string) []byte {
+	sum := sha256.Sum256([]byte(text))
+	return sum[:]
+}
+
+// lastPart is what follows the last 0 of a key made by join.
+func lastPart(k []byte) string { return string(k[bytes.LastIndexByte(k, 0)+1:]) }
+
+// dropPrefix deletes all keys with a prefix and calls each, if given, before.
+func dropPrefix(b *bolt.Bucket, p []byte, each func(k []byte) error) error {
+	var keys [][]byte
+	c := b.Cursor()
+	for k, _ := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, _ = c.Next() {
+		keys = append(keys, bytes.Clone(k))
+	}
+	for _, k := range keys {
+		if each != nil {
+			if err := each(k); err != nil {
+				return err
+			}
+		}
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Media is one picture that a session or a list entry keeps.
+type Media struct {
+	ID          string
+	Owner       string // SessionOwner or EntryOwner
+	ContentType string
+	CreatedAt   time.Time
+	Bytes       []byte
+}
+
+const maxMedia = 5 << 20
+
+type mediaHeader struct {
+	Owner       string    `json:"owner"`
+	ContentType string    `json:"content_type"`
+	CreatedAt   time.Time `json:"created_at"`
+}
+
+// encodeMedia packs a picture: the length of the header, the header, the bytes.
+func encodeMedia(m Media) ([]byte, error) {
+	h, err := json.Marshal(mediaHeader{m.Owner, m.ContentType, m.CreatedAt})
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Bytes) == 0 || len(m.Bytes) > maxMedia {
+		return nil, fmt.Errorf("a picture of %d bytes is not 1 to %d", len(m.Bytes), maxMedia)
+	}
+	out := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(h)+len(m.Bytes)), uint32(len(h)))
+	return append(append(out, h...), m.Bytes...), nil
+}
+
+func decodeMedia(p []byte) (Media, error) {
+	h, rest, err := cut(p, maxHeader, 1)
+	if err != nil {
+		return Media{}, fmt.Errorf("header: %w", err)
+	}
+	var head mediaHeader
+	if err := json.Unmarshal(h, &head); err != nil {
+		return Media{}, fmt.Errorf("header: %w", err)
+	}
+	if len(rest) == 0 || len(rest) > maxMedia {
+		return Media{}, errors.New("picture is empty or too long")
+	}
+	return Media{Owner: head.Owner, ContentType: head.ContentType, CreatedAt: head.CreatedAt, Bytes: bytes.Clone(rest)}, nil
+}
+
+// mediaKey: pictures are found by id alone, but sealed to their owner, who is
+// therefore part of the value's place.
+func (s *Store) putMedia(tx *bolt.Tx, m Media) error {
+	payload, err := encodeMedia(m)
+	if err != nil {
+		return invalid("picture %.80q cannot be stored: %v", m.ID, err)
+	}
+	v, err := s.seal(payload, caseBinding(KindMedia, m.Owner, m.ID))
+	if err != nil {
+		return err
+	}
+	if err := bucket(tx, caseMediaOwner).Put(join(m.Owner, m.ID), nil); err != nil {
+		return err
+	}
+	return bucket(tx, caseMedia).Put([]byte(m.ID), append(binary.AppendUvarint(nil, uint64(len(m.Owner))), append([]byte(m.Owner), v...)...))
+}
+
+// Media returns a picture, or agent.CodeNotFound.
+func (s *Store) Media(id string) (Media, error) {
+	var m Media
+	err := s.view(s.cases, func(tx *bolt.Tx) (err error) {
+		m, err = s.media(tx, id)
+		return err
+	})
+	return m, err
+}
+
+func (s *Store) media(tx *bolt.Tx, id string) (Media, error) {
+	v := bucket(tx, caseMedia).Get([]byte(id))
+	if v == nil {
+		return Media{}, noCase("picture", id)
+	}
+	n, w := binary.Uvarint(v)
+	if w <= 0 || n > uint64(len(v)-w) {
+		return Media{}, badRecord(KindMedia, []byte(id), errors.New("cut short"))
+	}
+	owner := string(v[w : w+int(n)])
+	p, err := s.unseal(v[w+int(n):], caseBinding(KindMedia, owner, id))
+	if err != nil {
+		return Media{}, badRecord(KindMedia, []byte(id), err)
+	}
+	m, err := decodeMedia(p)
+	if err == nil && m.Owner != owner {
+		err = errors.New("it belongs to another owner")
+	}
+	if err != nil {
+		return Media{}, badRecord(KindMedia, []byte(id), err)
+	}
+	m.ID = id
+	return m, nil
+}
+
+// putFace stores a template of a session or a list entry.
+func (s *Store) putFace(tx *bolt.Tx, owner string, t agent.Template) error {
+	t.SubjectID = owner
+	t.CreatedAt = stamp(t.CreatedAt)
+	err := checkTemplate(&t)
+	if err == nil {
+		err = checkNorm(t.Embedding)
+	}
+	if err != nil {
+		return invalid("face %.80q cannot be stored: %v", t.ID, err)
+	}
+	payload, err := encodePayload(t, t.Embedding)
+	if err != nil {
+		return invalid("face %q cannot be stored: %v", t.ID, err)
+	}
+	v, err := s.seal(payload, caseBinding(KindFace, owner, t.ID))
+	if err != nil {
+		return err
+	}
+	return bucket(tx, caseFaces).Put(join(owner, t.ID), v)
+}
+
+// Face returns a stored template of a session or list entry, or agent.CodeNotFound.
+func (s *Store) Face(owner, id string) (agent.Template, error) {
+	var t agent.Template
+	err := s.view(s.cases, func(tx *bolt.Tx) (err error) {
+		k := join(owner, id)
+		v := bucket(tx, caseFaces).Get(k)
+		if v == nil {
+			return noCase("face", id)
+		}
+		t, err = s.openFace(k, v)
+		return err
+	})
+	return t, err
+}
+
+func (s *Store) openFace(k, v []byte) (agent.Template, error) {
+	owner, id, err := splitTemplateKey(k)
+	if err != nil {
+		return agent.Template{}, badRecord(KindFace, k, err)
+	}
+	p, err := s.unseal(v, caseBinding(KindFace, owner, id))
+	if err != nil {
+		return agent.Template{}, badRecord(KindFace, k, err)
+	}
+	t, err := decodeTemplate(p)
+	if err == nil && (t.ID != id || t.SubjectID != owner) {
+		err = errors.New("it belongs to another record")
+	}
+	if err != nil {
+		return agent.Template{}, badRecord(KindFace, k, err)
+	}
+	return t, nil
+}
+
+// EachFace calls fn for every stored face of sessions and list entries, between
+// transactions. SubjectID is the owner.
+func (s *Store) EachFace(fn func(agent.Template) error) error {
+	for after := []byte(nil); ; {
+		var batch []agent.Template
+		var last []byte
+		err := s.view(s.cases, func(tx *bolt.Tx) error {
+			c := bucket(tx, caseFaces).Cursor()
+			for k, v := seekAfter(c, after); k != nil; k, v = c.Next() {
+				t, err := s.openFace(k, v)
+				if err != nil {
+					return err
+				}
+				batch = append(batch, t)
+				if len(batch) == eachBatch {
+					last = bytes.Clone(k)
+					return nil
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, t := range batch {
+			if err := fn(t); err != nil {
+				return err
+			}
+		}
+		if last == nil {
+			return nil
+		}
+		after = last
+	}
+}
+
+// dropOwner deletes the pictures and faces of an owner.
+func (s *Store) dropOwner(tx *bolt.Tx, owner string) error {
+	media := bucket(tx, caseMedia)
+	err := dropPrefix(bucket(tx, caseMediaOwner), prefix(owner), func(k []byte) error { return media.Delete([]byte(lastPart(k))) })
+	if err != nil {
+		return err
+	}
+	return dropPrefix(bucket(tx, caseFaces), prefix(owner), nil)
+}
