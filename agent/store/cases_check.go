@@ -25,16 +25,16 @@ func (s *Store) checkCases(tx *bolt.Tx, p *problems) {
 	})
 	want[caseMediaOwner] = eachRow(bucket(tx, caseMedia), p, func(k, _ []byte) error {
 		m, err := s.media(tx, string(k))
-		if err == nil && !hasKey(bucket(tx, caseMediaOwner), join(m.Owner, m.ID)) {
-			err = fmt.Errorf("picture %s is not found by its owner", k)
+		if err == nil && (!hasKey(bucket(tx, caseMediaOwner), join(m.Owner, m.ID)) || !hasKey(bucket(tx, caseMediaDates), mediaDate(&m))) {
+			err = fmt.Errorf("picture %s is not found by its owner and its expiry", k)
 		}
 		return err
 	})
-	want[caseKeyHashes] = eachRow(bucket(tx, caseKeys), p, func(k, v []byte) error {
+	want[caseMediaDates] = want[caseMediaOwner]
+	eachRow(bucket(tx, caseKeys), p, func(k, v []byte) error {
 		_, err := s.openKey(k, v)
 		return err
 	})
-	want[caseReplayDates] = eachRow(bucket(tx, caseReplays), p, nil)
 	eachRow(bucket(tx, caseFaces), p, func(k, v []byte) error {
 		_, err := s.openFace(k, v)
 		return err

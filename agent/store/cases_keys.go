@@ -2,68 +2,63 @@ package store
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"errors"
-	"time"
+	"fmt"
+	"io"
 
 	bolt "go.etcd.io/bbolt"
 
 	"postern/agent"
-	"postern/agent/cases"
 )
 
-// KeyHash is what is kept of an API key's secret. The secret has more than 128 bits
-// of randomness, so a plain hash cannot be searched.
-func KeyHash(secret string) [sha256.Size]byte { return sha256.Sum256([]byte(secret)) }
-
-// CreateKey stores an API key under the hash of its secret and returns it as stored.
-func (s *Store) CreateKey(k cases.Key, hash [sha256.Size]byte) (cases.Key, error) {
-	if err := s.fillID(&k.ID); err != nil {
+// CreateAPIKey stores a new API key. An id that is taken is agent.CodeConflict.
+func (s *Store) CreateAPIKey(k agent.APIKey) (agent.APIKey, error) {
+	if err := checkID("API key", k.ID); err != nil {
 		return k, err
 	}
+	if len(k.Digest) != 32 {
+		return k, invalid("API key %q has no digest of its token", k.ID)
+	}
 	err := s.grow(s.cases, func(tx *bolt.Tx) error {
-		hashes := bucket(tx, caseKeyHashes)
-		if has(hashes, hash[:]) || has(bucket(tx, caseKeys), []byte(k.ID)) {
-			return coded(agent.CodeConflict, "the API key is there already")
+		if has(bucket(tx, caseKeys), []byte(k.ID)) {
+			return coded(agent.CodeConflict, "there is an API key %q already", k.ID)
 		}
 		k.CreatedAt = s.now()
-		if err := hashes.Put(hash[:], []byte(k.ID)); err != nil {
-			return err
-		}
 		return s.putKey(tx, &k)
 	})
 	return k, err
 }
 
-func (s *Store) putKey(tx *bolt.Tx, k *cases.Key) error {
+func (s *Store) putKey(tx *bolt.Tx, k *agent.APIKey) error {
 	return s.putCase(tx, caseKeys, []byte(k.ID), k, caseBinding(KindKey, "", k.ID))
 }
 
-func (s *Store) openKey(id, v []byte) (cases.Key, error) {
-	var k cases.Key
+func (s *Store) openKey(id, v []byte) (agent.APIKey, error) {
+	var k agent.APIKey
 	err := s.openCase(id, v, &k, caseBinding(KindKey, "", string(id)))
+	if err == nil && k.ID != string(id) {
+		err = badRecord(KindKey, id, fmt.Errorf("it belongs to another key"))
+	}
 	return k, err
 }
 
-// KeyByHash returns the key with this hash, revoked and expired ones too, or
-// agent.CodeNotFound. Nothing is learned from how long it takes: a caller cannot
-// choose a hash.
-func (s *Store) KeyByHash(hash [sha256.Size]byte) (cases.Key, error) {
-	var k cases.Key
+// APIKey returns the key with this id, revoked and expired ones too, or
+// agent.CodeNotFound.
+func (s *Store) APIKey(id string) (agent.APIKey, error) {
+	var k agent.APIKey
 	err := s.view(s.cases, func(tx *bolt.Tx) (err error) {
-		id := bucket(tx, caseKeyHashes).Get(hash[:])
-		if id == nil {
-			return coded(agent.CodeNotFound, "there is no such API key")
+		v := bucket(tx, caseKeys).Get([]byte(id))
+		if id == "" || v == nil {
+			return noCase("API key", id)
 		}
-		k, err = s.openKey(id, bucket(tx, caseKeys).Get(id))
+		k, err = s.openKey([]byte(id), v)
 		return err
 	})
 	return k, err
 }
 
-// Keys lists all API keys, oldest first.
-func (s *Store) Keys() ([]cases.Key, error) {
-	out := []cases.Key{}
+// APIKeys lists all API keys by their ids.
+func (s *Store) APIKeys() ([]agent.APIKey, error) {
+	out := []agent.APIKey{}
 	err := s.view(s.cases, func(tx *bolt.Tx) error {
 		return bucket(tx, caseKeys).ForEach(func(id, v []byte) error {
 			k, err := s.openKey(id, v)
@@ -74,99 +69,59 @@ func (s *Store) Keys() ([]cases.Key, error) {
 	return out, err
 }
 
-// RevokeKey marks a key as revoked; repeating it keeps the first time.
-func (s *Store) RevokeKey(id string) (cases.Key, error) {
-	return s.updateKey(id, func(k *cases.Key) bool {
-		if !k.RevokedAt.IsZero() {
-			return false
-		}
-		k.RevokedAt = s.now()
-		return true
-	})
-}
-
-// TouchKey notes that a key was used. It is for people, so a minute is exact enough.
-func (s *Store) TouchKey(id string) error {
-	_, err := s.updateKey(id, func(k *cases.Key) bool {
-		now := s.now()
-		if now.Sub(k.LastUsed) < time.Minute {
-			return false
-		}
-		k.LastUsed = now
-		return true
-	})
-	return err
-}
-
-func (s *Store) updateKey(id string, change func(*cases.Key) bool) (cases.Key, error) {
-	var k cases.Key
+// RevokeAPIKey marks a key as revoked; repeating it keeps the first time.
+func (s *Store) RevokeAPIKey(id string) (agent.APIKey, error) {
+	var k agent.APIKey
 	err := s.update(s.cases, func(tx *bolt.Tx) (err error) {
 		v := bucket(tx, caseKeys).Get([]byte(id))
 		if id == "" || v == nil {
 			return noCase("API key", id)
 		}
-		if k, err = s.openKey([]byte(id), v); err != nil || !change(&k) {
+		if k, err = s.openKey([]byte(id), v); err != nil || !k.RevokedAt.IsZero() {
 			return err
 		}
+		k.RevokedAt = s.now()
 		return s.putKey(tx, &k)
 	})
 	return k, err
 }
 
-// ErrOtherRequest: an idempotency key stands for another request already.
-var ErrOtherRequest = errors.New("the idempotency key was used for another request")
+const mediaKeyBytes = 32
 
-// Replay returns the answer that was given under an idempotency key of a caller, or
-// agent.CodeNotFound.
-func (s *Store) Replay(caller, key string) (cases.Replay, error) {
-	var r cases.Replay
-	err := s.view(s.cases, func(tx *bolt.Tx) error {
-		k := replayKey(caller, key)
-		v := bucket(tx, caseReplays).Get(k)
+// MediaKey returns the secret that signs the links to pictures. It is made when it
+// is first asked for, and stays.
+func (s *Store) MediaKey() ([]byte, error) {
+	var key []byte
+	read := func(tx *bolt.Tx) error {
+		v := bucket(tx, caseSecrets).Get([]byte(KindLinkKey))
 		if v == nil {
-			return noCase("answer for idempotency key", key)
+			return nil
 		}
-		return s.openCase(k, v, &r, caseBinding(KindReplay, "", string(k)))
-	})
-	return r, err
-}
-
-func replayKey(caller, key string) []byte { return digest(caller + "\x00" + key) }
-
-// PutReplay keeps an answer under an idempotency key of a caller. The first one
-// stays: another is agent.CodeConflict.
-func (s *Store) PutReplay(caller string, r cases.Replay) error {
-	r.CreatedAt = s.now()
-	return s.grow(s.cases, func(tx *bolt.Tx) error {
-		k := replayKey(caller, r.Key)
-		if has(bucket(tx, caseReplays), k) {
-			return coded(agent.CodeConflict, "there is an answer for this idempotency key already")
+		var err error
+		if key, err = s.unseal(v, caseBinding(KindLinkKey, "", "")); err != nil {
+			return badRecord(KindLinkKey, nil, err)
 		}
-		if err := bucket(tx, caseReplayDates).Put(append(timeKey(r.CreatedAt), k...), nil); err != nil {
+		return nil
+	}
+	if err := s.view(s.cases, read); err != nil || key != nil {
+		return bytes.Clone(key), err
+	}
+	err := s.grow(s.cases, func(tx *bolt.Tx) error {
+		if err := read(tx); err != nil || key != nil {
 			return err
 		}
-		return s.putCase(tx, caseReplays, k, r, caseBinding(KindReplay, "", string(k)))
-	})
-}
-
-// PruneReplays forgets answers from before a time, at most limit.
-func (s *Store) PruneReplays(before time.Time, limit int) (n int, err error) {
-	err = s.update(s.cases, func(tx *bolt.Tx) error {
-		var keys [][]byte
-		c := bucket(tx, caseReplayDates).Cursor()
-		for k, _ := c.First(); k != nil && len(keys) < limit && bytes.Compare(k[:8], timeKey(before)) < 0; k, _ = c.Next() {
-			keys = append(keys, bytes.Clone(k))
+		key = make([]byte, mediaKeyBytes)
+		s.randMu.Lock()
+		_, err := io.ReadFull(s.opts.Rand, key)
+		s.randMu.Unlock()
+		if err != nil {
+			return err
 		}
-		for _, k := range keys {
-			if err := bucket(tx, caseReplayDates).Delete(k); err != nil {
-				return err
-			}
-			if err := bucket(tx, caseReplays).Delete(k[8:]); err != nil {
-				return err
-			}
+		v, err := s.seal(key, caseBinding(KindLinkKey, "", ""))
+		if err != nil {
+			return err
 		}
-		n = len(keys)
-		return nil
+		return bucket(tx, caseSecrets).Put([]byte(KindLinkKey), v)
 	})
-	return n, err
+	return key, err
 }

@@ -135,7 +135,7 @@ func (s *Store) DeleteList(uuid string) ([]cases.Entry, error) {
 
 // AddEntry stores an entry of a list with its face and picture, if it has them. A
 // value that the list has already is agent.CodeConflict.
-func (s *Store) AddEntry(e cases.Entry, face *agent.Template, picture *Media) (cases.Entry, error) {
+func (s *Store) AddEntry(e cases.Entry, face *agent.Template, picture *agent.Media) (cases.Entry, error) {
 	if err := s.fillID(&e.UUID); err != nil {
 		return e, err
 	}
@@ -156,7 +156,7 @@ func (s *Store) AddEntry(e cases.Entry, face *agent.Template, picture *Media) (c
 	return e, err
 }
 
-func (s *Store) insertEntry(tx *bolt.Tx, e *cases.Entry, face *agent.Template, picture *Media) error {
+func (s *Store) insertEntry(tx *bolt.Tx, e *cases.Entry, face *agent.Template, picture *agent.Media) error {
 	owner := EntryOwner(e.UUID)
 	if picture != nil {
 		m := *picture

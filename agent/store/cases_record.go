@@ -16,36 +16,35 @@ import (
 
 // Buckets of cases.db. A name of the form "a by b" holds keys only.
 const (
-	caseWorkflows   = "workflows"             // version's uuid -> workflow
-	caseGroups      = "workflows_by_group"    // group, 0, version -> uuid
-	caseSessions    = "sessions"              // number -> session
-	caseIDs         = "session_ids"           // session id -> number
-	caseTokens      = "session_tokens"        // SHA-256 of the token -> number
-	caseVendors     = "sessions_by_vendor"    // 16 bytes of SHA-256 of vendor_data, number
-	caseStatuses    = "sessions_by_status"    // environment, 0, status, 0, number
-	caseByWorkflow  = "sessions_by_workflow"  // group, 0, number
-	caseDates       = "sessions_by_date"      // microseconds, number
-	caseDue         = "sessions_due"          // microseconds, number
-	caseMedia       = "media"                 // media id -> picture
-	caseMediaOwner  = "media_by_owner"        // owner, 0, media id
-	caseFaces       = "faces"                 // owner, 0, id -> template
-	caseLists       = "lists"                 // list's uuid -> list
-	caseEntries     = "entries"               // list's uuid, 0, entry's uuid -> entry
-	caseDests       = "destinations"          // uuid -> destination
-	caseEvents      = "events"                // session id, 0, event id -> event
-	caseDeliveries  = "deliveries"            // uuid -> delivery
-	caseQueue       = "deliveries_due"        // microseconds, uuid
-	caseByDest      = "deliveries_by_dest"    // destination, 0, delivery
-	caseBySession   = "deliveries_by_session" // session, 0, delivery
-	caseKeys        = "api_keys"              // id -> key
-	caseKeyHashes   = "api_key_hashes"        // SHA-256 of the secret -> id
-	caseReplays     = "replays"               // SHA-256 of caller and idempotency key -> replay
-	caseReplayDates = "replays_by_date"       // microseconds, key of the replay
+	caseWorkflows  = "workflows"             // version's uuid -> workflow
+	caseGroups     = "workflows_by_group"    // group, 0, version -> uuid
+	caseSessions   = "sessions"              // number -> session
+	caseIDs        = "session_ids"           // session id -> number
+	caseTokens     = "session_tokens"        // SHA-256 of the token -> number
+	caseVendors    = "sessions_by_vendor"    // 16 bytes of SHA-256 of vendor_data, number
+	caseStatuses   = "sessions_by_status"    // environment, 0, status, 0, number
+	caseByWorkflow = "sessions_by_workflow"  // group, 0, number
+	caseDates      = "sessions_by_date"      // microseconds, number
+	caseDue        = "sessions_due"          // microseconds, number
+	caseMedia      = "media"                 // media id -> picture
+	caseMediaOwner = "media_by_owner"        // owner, 0, media id
+	caseFaces      = "faces"                 // owner, 0, id -> template
+	caseLists      = "lists"                 // list's uuid -> list
+	caseEntries    = "entries"               // list's uuid, 0, entry's uuid -> entry
+	caseDests      = "destinations"          // uuid -> destination
+	caseEvents     = "events"                // session id, 0, event id -> event
+	caseDeliveries = "deliveries"            // uuid -> delivery
+	caseQueue      = "deliveries_due"        // microseconds, uuid
+	caseByDest     = "deliveries_by_dest"    // destination, 0, delivery
+	caseBySession  = "deliveries_by_session" // session, 0, delivery
+	caseKeys       = "api_keys"              // id -> key
+	caseSecrets    = "secrets"               // name -> secret
+	caseMediaDates = "media_by_expiry"       // microseconds, media id
 )
 
 var caseBuckets = []string{caseWorkflows, caseGroups, caseSessions, caseIDs, caseTokens, caseVendors, caseStatuses, caseByWorkflow, caseDates, caseDue,
 	caseMedia, caseMediaOwner, caseFaces, caseLists, caseEntries, caseDests, caseEvents, caseDeliveries, caseQueue, caseByDest, caseBySession,
-	caseKeys, caseKeyHashes, caseReplays, caseReplayDates}
+	caseKeys, caseSecrets, caseMediaDates}
 
 // keyLastSession is the meta key of the newest session's number.
 const keyLastSession = "last_session"
@@ -130,19 +129,14 @@ func digest(text string) []byte {
 // lastPart is what follows the last 0 of a key made by join.
 func lastPart(k []byte) string { return string(k[bytes.LastIndexByte(k, 0)+1:]) }
 
-// dropPrefix deletes all keys with a prefix and calls each, if given, before.
-func dropPrefix(b *bolt.Bucket, p []byte, each func(k []byte) error) error {
+// dropPrefix deletes all keys with a prefix.
+func dropPrefix(b *bolt.Bucket, p []byte) error {
 	var keys [][]byte
 	c := b.Cursor()
 	for k, _ := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, _ = c.Next() {
 		keys = append(keys, bytes.Clone(k))
 	}
 	for _, k := range keys {
-		if each != nil {
-			if err := each(k); err != nil {
-				return err
-			}
-		}
 		if err := b.Delete(k); err != nil {
 			return err
 		}
@@ -150,54 +144,59 @@ func dropPrefix(b *bolt.Bucket, p []byte, each func(k []byte) error) error {
 	return nil
 }
 
-// Media is one picture that a session or a list entry keeps.
-type Media struct {
-	ID          string
-	Owner       string // SessionOwner or EntryOwner
-	ContentType string
-	CreatedAt   time.Time
-	Bytes       []byte
-}
-
 const maxMedia = 5 << 20
 
 type mediaHeader struct {
 	Owner       string    `json:"owner"`
+	Kind        string    `json:"kind"`
 	ContentType string    `json:"content_type"`
-	CreatedAt   time.Time `json:"created_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
 }
 
 // encodeMedia packs a picture: the length of the header, the header, the bytes.
-func encodeMedia(m Media) ([]byte, error) {
-	h, err := json.Marshal(mediaHeader{m.Owner, m.ContentType, m.CreatedAt})
+func encodeMedia(m agent.Media) ([]byte, error) {
+	h, err := json.Marshal(mediaHeader{m.Owner, m.Kind, m.ContentType, m.ExpiresAt})
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Bytes) == 0 || len(m.Bytes) > maxMedia {
-		return nil, fmt.Errorf("a picture of %d bytes is not 1 to %d", len(m.Bytes), maxMedia)
+	if len(m.Data) == 0 || len(m.Data) > maxMedia {
+		return nil, fmt.Errorf("a picture of %d bytes is not 1 to %d", len(m.Data), maxMedia)
 	}
-	out := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(h)+len(m.Bytes)), uint32(len(h)))
-	return append(append(out, h...), m.Bytes...), nil
+	out := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(h)+len(m.Data)), uint32(len(h)))
+	return append(append(out, h...), m.Data...), nil
 }
 
-func decodeMedia(p []byte) (Media, error) {
+func decodeMedia(p []byte) (agent.Media, error) {
 	h, rest, err := cut(p, maxHeader, 1)
 	if err != nil {
-		return Media{}, fmt.Errorf("header: %w", err)
+		return agent.Media{}, fmt.Errorf("header: %w", err)
 	}
 	var head mediaHeader
 	if err := json.Unmarshal(h, &head); err != nil {
-		return Media{}, fmt.Errorf("header: %w", err)
+		return agent.Media{}, fmt.Errorf("header: %w", err)
 	}
 	if len(rest) == 0 || len(rest) > maxMedia {
-		return Media{}, errors.New("picture is empty or too long")
+		return agent.Media{}, errors.New("picture is empty or too long")
 	}
-	return Media{Owner: head.Owner, ContentType: head.ContentType, CreatedAt: head.CreatedAt, Bytes: bytes.Clone(rest)}, nil
+	return agent.Media{Owner: head.Owner, Kind: head.Kind, ContentType: head.ContentType, ExpiresAt: head.ExpiresAt, Data: bytes.Clone(rest)}, nil
 }
 
-// mediaKey: pictures are found by id alone, but sealed to their owner, who is
-// therefore part of the value's place.
-func (s *Store) putMedia(tx *bolt.Tx, m Media) error {
+// PutMedia stores a picture under m.ID until m.ExpiresAt. An id that is taken is
+// agent.CodeConflict.
+func (s *Store) PutMedia(m agent.Media) error {
+	return s.grow(s.cases, func(tx *bolt.Tx) error { return s.putMedia(tx, m) })
+}
+
+// putMedia stores the picture behind the name of its owner, whom it is sealed to:
+// pictures are found by their id alone.
+func (s *Store) putMedia(tx *bolt.Tx, m agent.Media) error {
+	if err := checkID("picture", m.ID); err != nil {
+		return err
+	}
+	if has(bucket(tx, caseMedia), []byte(m.ID)) {
+		return coded(agent.CodeConflict, "there is a picture %q already", m.ID)
+	}
+	m.ExpiresAt = stamp(m.ExpiresAt)
 	payload, err := encodeMedia(m)
 	if err != nil {
 		return invalid("picture %.80q cannot be stored: %v", m.ID, err)
@@ -209,12 +208,31 @@ func (s *Store) putMedia(tx *bolt.Tx, m Media) error {
 	if err := bucket(tx, caseMediaOwner).Put(join(m.Owner, m.ID), nil); err != nil {
 		return err
 	}
-	return bucket(tx, caseMedia).Put([]byte(m.ID), append(binary.AppendUvarint(nil, uint64(len(m.Owner))), append([]byte(m.Owner), v...)...))
+	if err := bucket(tx, caseMediaDates).Put(mediaDate(&m), nil); err != nil {
+		return err
+	}
+	return bucket(tx, caseMedia).Put([]byte(m.ID), append(owned(m.Owner), v...))
+}
+
+func mediaDate(m *agent.Media) []byte { return append(timeKey(m.ExpiresAt), m.ID...) }
+
+// owned is the start of a value that says whose it is.
+func owned(owner string) []byte {
+	return append(binary.AppendUvarint(nil, uint64(len(owner))), owner...)
+}
+
+// cutOwner is the inverse of owned.
+func cutOwner(v []byte) (owner string, sealed []byte, err error) {
+	n, w := binary.Uvarint(v)
+	if w <= 0 || n > uint64(len(v)-w) {
+		return "", nil, errors.New("cut short")
+	}
+	return string(v[w : w+int(n)]), v[w+int(n):], nil
 }
 
 // Media returns a picture, or agent.CodeNotFound.
-func (s *Store) Media(id string) (Media, error) {
-	var m Media
+func (s *Store) Media(id string) (agent.Media, error) {
+	var m agent.Media
 	err := s.view(s.cases, func(tx *bolt.Tx) (err error) {
 		m, err = s.media(tx, id)
 		return err
@@ -222,29 +240,70 @@ func (s *Store) Media(id string) (Media, error) {
 	return m, err
 }
 
-func (s *Store) media(tx *bolt.Tx, id string) (Media, error) {
+func (s *Store) media(tx *bolt.Tx, id string) (agent.Media, error) {
 	v := bucket(tx, caseMedia).Get([]byte(id))
-	if v == nil {
-		return Media{}, noCase("picture", id)
+	if id == "" || v == nil {
+		return agent.Media{}, noCase("picture", id)
 	}
-	n, w := binary.Uvarint(v)
-	if w <= 0 || n > uint64(len(v)-w) {
-		return Media{}, badRecord(KindMedia, []byte(id), errors.New("cut short"))
-	}
-	owner := string(v[w : w+int(n)])
-	p, err := s.unseal(v[w+int(n):], caseBinding(KindMedia, owner, id))
+	m, err := s.openMedia(id, v)
 	if err != nil {
-		return Media{}, badRecord(KindMedia, []byte(id), err)
+		return agent.Media{}, badRecord(KindMedia, []byte(id), err)
+	}
+	return m, nil
+}
+
+func (s *Store) openMedia(id string, v []byte) (agent.Media, error) {
+	owner, sealed, err := cutOwner(v)
+	if err != nil {
+		return agent.Media{}, err
+	}
+	p, err := s.unseal(sealed, caseBinding(KindMedia, owner, id))
+	if err != nil {
+		return agent.Media{}, err
 	}
 	m, err := decodeMedia(p)
 	if err == nil && m.Owner != owner {
 		err = errors.New("it belongs to another owner")
 	}
-	if err != nil {
-		return Media{}, badRecord(KindMedia, []byte(id), err)
-	}
 	m.ID = id
-	return m, nil
+	return m, err
+}
+
+// dropMedia deletes one picture; one that is not there is no error.
+func (s *Store) dropMedia(tx *bolt.Tx, id string) error {
+	m, err := s.media(tx, id)
+	if agent.ErrorCode(err) == agent.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for name, k := range map[string][]byte{caseMedia: []byte(id), caseMediaOwner: join(m.Owner, id), caseMediaDates: mediaDate(&m)} {
+		if err := bucket(tx, name).Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PruneMedia deletes pictures that have expired by now, at most limit, and returns
+// how many.
+func (s *Store) PruneMedia(now time.Time, limit int) (n int, err error) {
+	err = s.update(s.cases, func(tx *bolt.Tx) error {
+		var ids []string
+		c, end := bucket(tx, caseMediaDates).Cursor(), timeKey(now.Add(time.Microsecond))
+		for k, _ := c.First(); k != nil && len(ids) < limit && bytes.Compare(k[:8], end) < 0; k, _ = c.Next() {
+			ids = append(ids, string(k[8:]))
+		}
+		n = len(ids)
+		for _, id := range ids {
+			if err := s.dropMedia(tx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return n, err
 }
 
 // putFace stores a template of a session or a list entry.
@@ -341,10 +400,15 @@ func (s *Store) EachFace(fn func(agent.Template) error) error {
 
 // dropOwner deletes the pictures and faces of an owner.
 func (s *Store) dropOwner(tx *bolt.Tx, owner string) error {
-	media := bucket(tx, caseMedia)
-	err := dropPrefix(bucket(tx, caseMediaOwner), prefix(owner), func(k []byte) error { return media.Delete([]byte(lastPart(k))) })
-	if err != nil {
-		return err
+	var ids []string
+	c, p := bucket(tx, caseMediaOwner).Cursor(), prefix(owner)
+	for k, _ := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, _ = c.Next() {
+		ids = append(ids, lastPart(k))
 	}
-	return dropPrefix(bucket(tx, caseFaces), prefix(owner), nil)
+	for _, id := range ids {
+		if err := s.dropMedia(tx, id); err != nil {
+			return err
+		}
+	}
+	return dropPrefix(bucket(tx, caseFaces), prefix(owner))
 }

@@ -18,7 +18,7 @@ import (
 // Attachments are what a change of a session brings along, stored in the same
 // transaction.
 type Attachments struct {
-	Media []Media
+	Media []agent.Media
 	Faces []agent.Template
 	Drop  []string // media and face ids that nothing refers to any more
 	Event string   // an event besides the changes of status: data.updated
@@ -158,7 +158,7 @@ func (s *Store) storeSession(tx *bolt.Tx, c *cases.Session, revision uint64, a A
 			return err
 		}
 	}
-	if err := dropAttachments(tx, owner, a.Drop); err != nil {
+	if err := s.dropAttachments(tx, owner, a.Drop); err != nil {
 		return err
 	}
 	if err := s.writeSession(tx, c); err != nil {
@@ -170,15 +170,13 @@ func (s *Store) storeSession(tx *bolt.Tx, c *cases.Session, revision uint64, a A
 	return s.announce(tx, c, a.Event)
 }
 
-func dropAttachments(tx *bolt.Tx, owner string, ids []string) error {
+func (s *Store) dropAttachments(tx *bolt.Tx, owner string, ids []string) error {
 	for _, id := range ids {
-		for _, d := range []struct {
-			bucket string
-			key    []byte
-		}{{caseMedia, []byte(id)}, {caseMediaOwner, join(owner, id)}, {caseFaces, join(owner, id)}} {
-			if err := bucket(tx, d.bucket).Delete(d.key); err != nil {
-				return err
-			}
+		if err := s.dropMedia(tx, id); err != nil {
+			return err
+		}
+		if err := bucket(tx, caseFaces).Delete(join(owner, id)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -192,8 +190,7 @@ func (s *Store) writeSession(tx *bolt.Tx, c *cases.Session) error {
 		return err
 	}
 	b := bucket(tx, caseSessions)
-	v := append(binary.AppendUvarint(nil, uint64(len(c.ID))), c.ID...)
-	return b.Put(key, append(v, b.Get(key)...))
+	return b.Put(key, append(owned(c.ID), b.Get(key)...))
 }
 
 func (s *Store) sessionByNumber(tx *bolt.Tx, n uint64) (cases.Session, error) {
@@ -206,12 +203,11 @@ func (s *Store) sessionByNumber(tx *bolt.Tx, n uint64) (cases.Session, error) {
 
 func (s *Store) openSession(k, v []byte) (cases.Session, error) {
 	var c cases.Session
-	n, w := binary.Uvarint(v)
-	if w <= 0 || n > uint64(len(v)-w) {
-		return c, badRecord(KindSession, k, errors.New("cut short"))
+	id, sealed, err := cutOwner(v)
+	if err != nil {
+		return c, badRecord(KindSession, k, err)
 	}
-	id := string(v[w : w+int(n)])
-	if err := s.openCase(k, v[w+int(n):], &c, caseBinding(KindSession, SessionOwner(id), id)); err != nil {
+	if err := s.openCase(k, sealed, &c, caseBinding(KindSession, SessionOwner(id), id)); err != nil {
 		return cases.Session{}, err
 	}
 	if c.ID != id || !bytes.Equal(seqKey(c.Number), k) {

@@ -351,7 +351,7 @@ func (s *Store) dropDeliveries(tx *bolt.Tx, session string) error {
 			return err
 		}
 	}
-	return dropPrefix(bucket(tx, caseEvents), prefix(session), nil)
+	return dropPrefix(bucket(tx, caseEvents), prefix(session))
 }
 
 // CreateDestination stores a new destination. One with the same address is

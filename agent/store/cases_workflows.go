@@ -206,6 +206,6 @@ func (s *Store) DeleteWorkflow(id string) error {
 				return err
 			}
 		}
-		return dropPrefix(bucket(tx, caseGroups), prefix(w.GroupID), nil)
+		return dropPrefix(bucket(tx, caseGroups), prefix(w.GroupID))
 	})
 }

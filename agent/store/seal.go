@@ -52,7 +52,7 @@ const (
 	KindEvent       = "event"
 	KindDelivery    = "delivery"
 	KindKey         = "API key"
-	KindReplay      = "idempotency record"
+	KindLinkKey     = "key of picture links"
 )
 
 // Bytes is the associated data: the version, then each field behind its length,
