@@ -4,6 +4,7 @@
 package config
 
 import (
+	"path/filepath"
 	"time"
 
 	"postern/agent"
@@ -14,7 +15,9 @@ import (
 type Config struct {
 	Data   string `yaml:"data"`   // folder of the store
 	Device string `yaml:"device"` // name of this device in results; default: the host name
+	Tenant string `yaml:"tenant"` // whose records these are, where several share a fleet; a data folder keeps its own
 
+	Keys      KeyStore  `yaml:"keys"`
 	Log       Log       `yaml:"log"`
 	Inference Inference `yaml:"inference"`
 	Camera    Camera    `yaml:"camera"`
@@ -25,6 +28,22 @@ type Config struct {
 	Liveness  Liveness  `yaml:"liveness"`
 	Throttle  Throttle  `yaml:"throttle"`
 	HTTP      HTTP      `yaml:"http"`
+}
+
+// KeyStore says where the root key is, which opens all stored records.
+type KeyStore struct {
+	Root       string `yaml:"root"`        // file, credential (systemd) or tpm
+	Dir        string `yaml:"dir"`         // folder of the key file or the sealed key; empty: the data folder's name and ".keys"
+	AdoptPlain bool   `yaml:"adopt_plain"` // encrypt the unencrypted records of an old data folder under a root key that is not new
+}
+
+// KeyDir is the folder of the keys, beside the data folder unless it is set: who
+// copies the data folder does not copy the key with it.
+func (c Config) KeyDir() string {
+	if c.Keys.Dir != "" {
+		return c.Keys.Dir
+	}
+	return filepath.Clean(c.Data) + ".keys"
 }
 
 // Log configures the structured log on standard error.
@@ -142,6 +161,7 @@ type HTTP struct {
 func Default() Config {
 	return Config{
 		Data: "data",
+		Keys: KeyStore{Root: "file"},
 		Log:  Log{Level: "info", Format: "text"},
 		Inference: Inference{
 			Threads: 1, Parallel: 2,

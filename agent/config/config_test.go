@@ -57,7 +57,8 @@ func TestDefaults(t *testing.T) {
 
 // values has another valid value for every setting.
 var values = map[string]string{
-	"data": "/var/lib/postern", "device": "door-7", "log.level": "debug", "log.format": "json",
+	"data": "/var/lib/postern", "device": "door-7", "tenant": "acme", "keys.root": "credential", "keys.dir": "/etc/postern", "keys.adopt_plain": "true",
+	"log.level": "debug", "log.format": "json",
 	"inference.library": "/usr/lib/x.so", "inference.threads": "2", "inference.parallel": "4",
 	"camera.source": "rtsp://camera/1", "camera.kind": "url", "camera.width": "640", "camera.height": "480",
 	"camera.fps": "15", "camera.rotate": "90", "camera.mirror": "true", "camera.crop.x": "0.1", "camera.crop.y": "0.2",

@@ -51,6 +51,7 @@ func (c Config) choices() error {
 		allowed    []string
 	}{
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
+		{"keys.root", c.Keys.Root, []string{"file", "credential", "tpm"}},
 		{"log.format", c.Log.Format, []string{"text", "json"}},
 		{"camera.kind", c.Camera.Kind, []string{"", "device", "url", "file", "folder"}},
 		{"liveness.mode", c.Liveness.Mode, []string{"off", "passive"}},

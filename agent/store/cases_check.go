@@ -17,7 +17,7 @@ func (s *Store) checkCases(tx *bolt.Tx, p *problems) {
 	want[caseBySession] = 0
 	want[caseByDest] = eachRow(bucket(tx, caseDeliveries), p, func(k, _ []byte) error { return s.checkDelivery(tx, string(k), want) })
 	want[caseGroups] = eachRow(bucket(tx, caseWorkflows), p, func(k, v []byte) error {
-		w, err := s.openWorkflow(k, v)
+		w, err := s.openWorkflow(tx, k, v)
 		if err == nil && !bytes.Equal(bucket(tx, caseGroups).Get(append(prefix(w.GroupID), seqKey(uint64(w.Version))...)), k) {
 			err = fmt.Errorf("workflow %s is not found by its group", k)
 		}
@@ -32,15 +32,15 @@ func (s *Store) checkCases(tx *bolt.Tx, p *problems) {
 	})
 	want[caseMediaDates] = want[caseMediaOwner]
 	eachRow(bucket(tx, caseKeys), p, func(k, v []byte) error {
-		_, err := s.openKey(k, v)
+		_, err := s.openKey(tx, k, v)
 		return err
 	})
 	eachRow(bucket(tx, caseFaces), p, func(k, v []byte) error {
-		_, err := s.openFace(k, v)
+		_, err := s.openFace(tx, k, v)
 		return err
 	})
 	eachRow(bucket(tx, caseEntries), p, func(k, v []byte) error {
-		_, err := s.openEntry(k, v)
+		_, err := s.openEntry(tx, k, v)
 		return err
 	})
 	eachRow(bucket(tx, caseDests), p, func(k, _ []byte) error {
@@ -59,7 +59,7 @@ func hasKey(b *bolt.Bucket, key []byte) bool {
 }
 
 func (s *Store) checkSession(tx *bolt.Tx, k, v []byte, want map[string]uint64) error {
-	c, err := s.openSession(k, v)
+	c, err := s.openSession(tx, k, v)
 	if err != nil {
 		return err
 	}

@@ -32,9 +32,9 @@ func (s *Store) putKey(tx *bolt.Tx, k *agent.APIKey) error {
 	return s.putCase(tx, caseKeys, []byte(k.ID), k, caseBinding(KindKey, "", k.ID))
 }
 
-func (s *Store) openKey(id, v []byte) (agent.APIKey, error) {
+func (s *Store) openKey(tx *bolt.Tx, id, v []byte) (agent.APIKey, error) {
 	var k agent.APIKey
-	err := s.openCase(id, v, &k, caseBinding(KindKey, "", string(id)))
+	err := s.openCase(tx, id, v, &k, caseBinding(KindKey, "", string(id)))
 	if err == nil && k.ID != string(id) {
 		err = badRecord(KindKey, id, fmt.Errorf("it belongs to another key"))
 	}
@@ -50,7 +50,7 @@ func (s *Store) APIKey(id string) (agent.APIKey, error) {
 		if id == "" || v == nil {
 			return noCase("API key", id)
 		}
-		k, err = s.openKey([]byte(id), v)
+		k, err = s.openKey(tx, []byte(id), v)
 		return err
 	})
 	return k, err
@@ -61,7 +61,7 @@ func (s *Store) APIKeys() ([]agent.APIKey, error) {
 	out := []agent.APIKey{}
 	err := s.view(s.cases, func(tx *bolt.Tx) error {
 		return bucket(tx, caseKeys).ForEach(func(id, v []byte) error {
-			k, err := s.openKey(id, v)
+			k, err := s.openKey(tx, id, v)
 			out = append(out, k)
 			return err
 		})
@@ -77,7 +77,7 @@ func (s *Store) RevokeAPIKey(id string) (agent.APIKey, error) {
 		if id == "" || v == nil {
 			return noCase("API key", id)
 		}
-		if k, err = s.openKey([]byte(id), v); err != nil || !k.RevokedAt.IsZero() {
+		if k, err = s.openKey(tx, []byte(id), v); err != nil || !k.RevokedAt.IsZero() {
 			return err
 		}
 		k.RevokedAt = s.now()
@@ -98,7 +98,7 @@ func (s *Store) MediaKey() ([]byte, error) {
 			return nil
 		}
 		var err error
-		if key, err = s.unseal(v, caseBinding(KindLinkKey, "", "")); err != nil {
+		if key, err = s.unseal(tx, v, caseBinding(KindLinkKey, "", "")); err != nil {
 			return badRecord(KindLinkKey, nil, err)
 		}
 		return nil
@@ -117,7 +117,7 @@ func (s *Store) MediaKey() ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		v, err := s.seal(key, caseBinding(KindLinkKey, "", ""))
+		v, err := s.seal(tx, key, caseBinding(KindLinkKey, "", ""))
 		if err != nil {
 			return err
 		}

@@ -79,7 +79,7 @@ func (s *Store) list(tx *bolt.Tx, uuid string) (cases.List, error) {
 	if uuid == "" || v == nil {
 		return l, noCase("list", uuid)
 	}
-	return l, s.openCase([]byte(uuid), v, &l, caseBinding(KindList, "", uuid))
+	return l, s.openCase(tx, []byte(uuid), v, &l, caseBinding(KindList, "", uuid))
 }
 
 func (s *Store) lists(tx *bolt.Tx) ([]cases.List, error) {
@@ -180,7 +180,7 @@ func (s *Store) entries(tx *bolt.Tx, list string) ([]cases.Entry, error) {
 	out := []cases.Entry{}
 	c, p := bucket(tx, caseEntries).Cursor(), prefix(list)
 	for k, v := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, v = c.Next() {
-		e, err := s.openEntry(k, v)
+		e, err := s.openEntry(tx, k, v)
 		if err != nil {
 			return nil, err
 		}
@@ -189,10 +189,10 @@ func (s *Store) entries(tx *bolt.Tx, list string) ([]cases.Entry, error) {
 	return out, nil
 }
 
-func (s *Store) openEntry(k, v []byte) (cases.Entry, error) {
+func (s *Store) openEntry(tx *bolt.Tx, k, v []byte) (cases.Entry, error) {
 	var e cases.Entry
 	id := lastPart(k)
-	err := s.openCase(k, v, &e, caseBinding(KindEntry, EntryOwner(id), id))
+	err := s.openCase(tx, k, v, &e, caseBinding(KindEntry, EntryOwner(id), id))
 	return e, err
 }
 
@@ -217,7 +217,7 @@ func (s *Store) DeleteEntry(list, uuid string) (cases.Entry, error) {
 		if v == nil {
 			return noCase("list entry", uuid)
 		}
-		if e, err = s.openEntry(k, v); err != nil {
+		if e, err = s.openEntry(tx, k, v); err != nil {
 			return err
 		}
 		return s.dropEntry(tx, &e)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -72,7 +73,7 @@ func (s *Store) putCase(tx *bolt.Tx, name string, key []byte, v any, b Binding) 
 	if len(raw) > maxCase {
 		return invalid("%s of %d bytes is longer than %d", b.Kind, len(raw), maxCase)
 	}
-	sealed, err := s.seal(raw, b)
+	sealed, err := s.seal(tx, raw, b)
 	if err != nil {
 		return err
 	}
@@ -80,8 +81,8 @@ func (s *Store) putCase(tx *bolt.Tx, name string, key []byte, v any, b Binding) 
 }
 
 // openCase reads a stored value into v.
-func (s *Store) openCase(key, value []byte, v any, b Binding) error {
-	raw, err := s.unseal(value, b)
+func (s *Store) openCase(tx *bolt.Tx, key, value []byte, v any, b Binding) error {
+	raw, err := s.unseal(tx, value, b)
 	if err == nil {
 		err = decodeCase(raw, v)
 	}
@@ -128,21 +129,6 @@ func digest(text string) []byte {
 
 // lastPart is what follows the last 0 of a key made by join.
 func lastPart(k []byte) string { return string(k[bytes.LastIndexByte(k, 0)+1:]) }
-
-// dropPrefix deletes all keys with a prefix.
-func dropPrefix(b *bolt.Bucket, p []byte) error {
-	var keys [][]byte
-	c := b.Cursor()
-	for k, _ := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, _ = c.Next() {
-		keys = append(keys, bytes.Clone(k))
-	}
-	for _, k := range keys {
-		if err := b.Delete(k); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 const maxMedia = 5 << 20
 
@@ -201,7 +187,7 @@ func (s *Store) putMedia(tx *bolt.Tx, m agent.Media) error {
 	if err != nil {
 		return invalid("picture %.80q cannot be stored: %v", m.ID, err)
 	}
-	v, err := s.seal(payload, caseBinding(KindMedia, m.Owner, m.ID))
+	v, err := s.seal(tx, payload, caseBinding(KindMedia, m.Owner, m.ID))
 	if err != nil {
 		return err
 	}
@@ -245,19 +231,19 @@ func (s *Store) media(tx *bolt.Tx, id string) (agent.Media, error) {
 	if id == "" || v == nil {
 		return agent.Media{}, noCase("picture", id)
 	}
-	m, err := s.openMedia(id, v)
+	m, err := s.openMedia(tx, id, v)
 	if err != nil {
 		return agent.Media{}, badRecord(KindMedia, []byte(id), err)
 	}
 	return m, nil
 }
 
-func (s *Store) openMedia(id string, v []byte) (agent.Media, error) {
+func (s *Store) openMedia(tx *bolt.Tx, id string, v []byte) (agent.Media, error) {
 	owner, sealed, err := cutOwner(v)
 	if err != nil {
 		return agent.Media{}, err
 	}
-	p, err := s.unseal(sealed, caseBinding(KindMedia, owner, id))
+	p, err := s.unseal(tx, sealed, caseBinding(KindMedia, owner, id))
 	if err != nil {
 		return agent.Media{}, err
 	}
@@ -283,7 +269,17 @@ func (s *Store) dropMedia(tx *bolt.Tx, id string) error {
 			return err
 		}
 	}
-	return nil
+	return forgetOwner(tx, m.Owner)
+}
+
+// forgetOwner destroys the keys of an owner of whom nothing is left: pictures of
+// requests have no session that would take the keys with it.
+func forgetOwner(tx *bolt.Tx, owner string) error {
+	if id, ok := strings.CutPrefix(owner, SessionOwner("")); !ok || has(bucket(tx, caseIDs), []byte(id)) ||
+		countPrefix(bucket(tx, caseMediaOwner), prefix(owner)) > 0 || countPrefix(bucket(tx, caseFaces), prefix(owner)) > 0 {
+		return nil
+	}
+	return destroyOwner(tx, owner)
 }
 
 // PruneMedia deletes pictures that have expired by now, at most limit, and returns
@@ -321,7 +317,7 @@ func (s *Store) putFace(tx *bolt.Tx, owner string, t agent.Template) error {
 	if err != nil {
 		return invalid("face %q cannot be stored: %v", t.ID, err)
 	}
-	v, err := s.seal(payload, caseBinding(KindFace, owner, t.ID))
+	v, err := s.seal(tx, payload, caseBinding(KindFace, owner, t.ID))
 	if err != nil {
 		return err
 	}
@@ -337,18 +333,18 @@ func (s *Store) Face(owner, id string) (agent.Template, error) {
 		if v == nil {
 			return noCase("face", id)
 		}
-		t, err = s.openFace(k, v)
+		t, err = s.openFace(tx, k, v)
 		return err
 	})
 	return t, err
 }
 
-func (s *Store) openFace(k, v []byte) (agent.Template, error) {
+func (s *Store) openFace(tx *bolt.Tx, k, v []byte) (agent.Template, error) {
 	owner, id, err := splitTemplateKey(k)
 	if err != nil {
 		return agent.Template{}, badRecord(KindFace, k, err)
 	}
-	p, err := s.unseal(v, caseBinding(KindFace, owner, id))
+	p, err := s.unseal(tx, v, caseBinding(KindFace, owner, id))
 	if err != nil {
 		return agent.Template{}, badRecord(KindFace, k, err)
 	}
@@ -371,7 +367,7 @@ func (s *Store) EachFace(fn func(agent.Template) error) error {
 		err := s.view(s.cases, func(tx *bolt.Tx) error {
 			c := bucket(tx, caseFaces).Cursor()
 			for k, v := seekAfter(c, after); k != nil; k, v = c.Next() {
-				t, err := s.openFace(k, v)
+				t, err := s.openFace(tx, k, v)
 				if err != nil {
 					return err
 				}
@@ -398,7 +394,7 @@ func (s *Store) EachFace(fn func(agent.Template) error) error {
 	}
 }
 
-// dropOwner deletes the pictures and faces of an owner.
+// dropOwner deletes the pictures and faces of an owner and destroys its keys.
 func (s *Store) dropOwner(tx *bolt.Tx, owner string) error {
 	var ids []string
 	c, p := bucket(tx, caseMediaOwner).Cursor(), prefix(owner)
@@ -410,5 +406,42 @@ func (s *Store) dropOwner(tx *bolt.Tx, owner string) error {
 			return err
 		}
 	}
-	return dropPrefix(bucket(tx, caseFaces), prefix(owner))
+	if err := dropPrefix(bucket(tx, caseFaces), prefix(owner)); err != nil {
+		return err
+	}
+	return destroyOwner(tx, owner)
+}
+
+// caseRows are the buckets of cases.db with sealed values.
+func caseRows() []sealedRows {
+	byKey := func(kind string) func(*Store, []byte, []byte) (Binding, int, error) {
+		return func(_ *Store, k, _ []byte) (Binding, int, error) { return caseBinding(kind, "", string(k)), 0, nil }
+	}
+	return []sealedRows{
+		{caseWorkflows, byKey(KindWorkflow)},
+		{caseLists, byKey(KindList)},
+		{caseDests, byKey(KindDestination)},
+		{caseDeliveries, byKey(KindDelivery)},
+		{caseKeys, byKey(KindKey)},
+		{caseSecrets, func(_ *Store, k, _ []byte) (Binding, int, error) { return caseBinding(string(k), "", ""), 0, nil }},
+		{caseEntries, func(_ *Store, k, _ []byte) (Binding, int, error) {
+			return caseBinding(KindEntry, EntryOwner(lastPart(k)), lastPart(k)), 0, nil
+		}},
+		{caseEvents, func(_ *Store, k, _ []byte) (Binding, int, error) {
+			session, event, err := splitTemplateKey(k)
+			return caseBinding(KindEvent, SessionOwner(session), event), 0, err
+		}},
+		{caseFaces, func(_ *Store, k, _ []byte) (Binding, int, error) {
+			owner, id, err := splitTemplateKey(k)
+			return caseBinding(KindFace, owner, id), 0, err
+		}},
+		{caseMedia, func(_ *Store, k, v []byte) (Binding, int, error) {
+			owner, sealed, err := cutOwner(v)
+			return caseBinding(KindMedia, owner, string(k)), len(v) - len(sealed), err
+		}},
+		{caseSessions, func(_ *Store, _, v []byte) (Binding, int, error) {
+			id, sealed, err := cutOwner(v)
+			return caseBinding(KindSession, SessionOwner(id), id), len(v) - len(sealed), err
+		}},
+	}
 }

@@ -198,16 +198,16 @@ func (s *Store) sessionByNumber(tx *bolt.Tx, n uint64) (cases.Session, error) {
 	if v == nil {
 		return cases.Session{}, noCase("session number", strconv.FormatUint(n, 10))
 	}
-	return s.openSession(seqKey(n), v)
+	return s.openSession(tx, seqKey(n), v)
 }
 
-func (s *Store) openSession(k, v []byte) (cases.Session, error) {
+func (s *Store) openSession(tx *bolt.Tx, k, v []byte) (cases.Session, error) {
 	var c cases.Session
 	id, sealed, err := cutOwner(v)
 	if err != nil {
 		return c, badRecord(KindSession, k, err)
 	}
-	if err := s.openCase(k, sealed, &c, caseBinding(KindSession, SessionOwner(id), id)); err != nil {
+	if err := s.openCase(tx, k, sealed, &c, caseBinding(KindSession, SessionOwner(id), id)); err != nil {
 		return cases.Session{}, err
 	}
 	if c.ID != id || !bytes.Equal(seqKey(c.Number), k) {

@@ -160,7 +160,7 @@ func (s *Store) due(tx *bolt.Tx, d cases.Delivery) (Due, error) {
 	if v == nil {
 		return out, noCase("event", d.EventID)
 	}
-	return out, s.openCase(k, v, &out.Event, caseBinding(KindEvent, SessionOwner(d.SessionID), d.EventID))
+	return out, s.openCase(tx, k, v, &out.Event, caseBinding(KindEvent, SessionOwner(d.SessionID), d.EventID))
 }
 
 // RecordDelivery stores what an attempt came to, and counts it for the destination,
@@ -236,7 +236,7 @@ func (s *Store) delivery(tx *bolt.Tx, uuid string) (cases.Delivery, error) {
 	if uuid == "" || v == nil {
 		return d, noCase("delivery", uuid)
 	}
-	err := s.openCase([]byte(uuid), v, &d, caseBinding(KindDelivery, "", uuid))
+	err := s.openCase(tx, []byte(uuid), v, &d, caseBinding(KindDelivery, "", uuid))
 	if err == nil && d.UUID != uuid {
 		err = badRecord(KindDelivery, []byte(uuid), errors.New("it belongs to another record"))
 	}
@@ -413,7 +413,7 @@ func (s *Store) destination(tx *bolt.Tx, uuid string) (cases.Destination, error)
 	if uuid == "" || v == nil {
 		return d, noCase("webhook destination", uuid)
 	}
-	return d, s.openCase([]byte(uuid), v, &d, caseBinding(KindDestination, "", uuid))
+	return d, s.openCase(tx, []byte(uuid), v, &d, caseBinding(KindDestination, "", uuid))
 }
 
 func (s *Store) destinations(tx *bolt.Tx) ([]cases.Destination, error) {

@@ -75,7 +75,7 @@ func (s *Store) writeWorkflow(tx *bolt.Tx, w *cases.Workflow) error {
 func (s *Store) undefault(tx *bolt.Tx, but string) error {
 	var marked []cases.Workflow
 	err := bucket(tx, caseWorkflows).ForEach(func(k, v []byte) error {
-		w, err := s.openWorkflow(k, v)
+		w, err := s.openWorkflow(tx, k, v)
 		if err == nil && w.Default && w.GroupID != but {
 			marked = append(marked, w)
 		}
@@ -93,9 +93,9 @@ func (s *Store) undefault(tx *bolt.Tx, but string) error {
 	return nil
 }
 
-func (s *Store) openWorkflow(k, v []byte) (cases.Workflow, error) {
+func (s *Store) openWorkflow(tx *bolt.Tx, k, v []byte) (cases.Workflow, error) {
 	var w cases.Workflow
-	err := s.openCase(k, v, &w, caseBinding(KindWorkflow, "", string(k)))
+	err := s.openCase(tx, k, v, &w, caseBinding(KindWorkflow, "", string(k)))
 	return w, err
 }
 
@@ -104,7 +104,7 @@ func (s *Store) versions(tx *bolt.Tx, group string) ([]cases.Workflow, error) {
 	var out []cases.Workflow
 	c, p := bucket(tx, caseGroups).Cursor(), prefix(group)
 	for k, v := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, v = c.Next() {
-		w, err := s.openWorkflow(v, bucket(tx, caseWorkflows).Get(v))
+		w, err := s.openWorkflow(tx, v, bucket(tx, caseWorkflows).Get(v))
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +126,7 @@ func (s *Store) Workflow(id string) (cases.Workflow, error) {
 
 func (s *Store) workflow(tx *bolt.Tx, id string) (cases.Workflow, error) {
 	if v := bucket(tx, caseWorkflows).Get([]byte(id)); id != "" && v != nil {
-		return s.openWorkflow([]byte(id), v)
+		return s.openWorkflow(tx, []byte(id), v)
 	}
 	versions, err := s.versions(tx, id)
 	if err != nil || len(versions) == 0 {
@@ -173,7 +173,7 @@ func (s *Store) Workflows() ([]cases.Workflow, error) {
 		var group []byte
 		c := bucket(tx, caseGroups).Cursor()
 		for k, v := c.First(); k != nil; k, v = c.Next() {
-			w, err := s.openWorkflow(v, bucket(tx, caseWorkflows).Get(v))
+			w, err := s.openWorkflow(tx, v, bucket(tx, caseWorkflows).Get(v))
 			if err != nil {
 				return err
 			}

@@ -106,12 +106,12 @@ func checkPages(tx *bolt.Tx, d *dbFile, p *problems) {
 func (s *Store) checkTemplates(tx *bolt.Tx, p *problems) {
 	subjects, templates := bucket(tx, bucketSubjects), bucket(tx, bucketTemplates)
 	count := eachRow(subjects, p, func(k, v []byte) error {
-		_, err := s.openSubject(k, v)
+		_, err := s.openSubject(tx, k, v)
 		return err
 	})
 	p.counted("subjects", count, tx, keySubjects)
 	count = eachRow(templates, p, func(k, v []byte) error {
-		t, err := s.openTemplate(k, v)
+		t, err := s.openTemplate(tx, k, v)
 		if err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func (s *Store) checkResults(tx *bolt.Tx, p *problems) {
 	ids, index := bucket(tx, bucketIDs), bucket(tx, bucketBySubject)
 	var seq, named uint64
 	count := eachRow(bucket(tx, bucketResults), p, func(k, v []byte) error {
-		r, err := s.openResult(k, v)
+		r, err := s.openResult(tx, k, v)
 		if err != nil {
 			return err
 		}
@@ -150,7 +150,7 @@ func (s *Store) checkResults(tx *bolt.Tx, p *problems) {
 	p.equal("result ids", eachRow(ids, p, nil), count)
 	p.equal("results of subjects", eachRow(index, p, nil), named)
 	eachRow(bucket(tx, bucketThrottle), p, func(k, v []byte) error {
-		_, err := s.openThrottle(k, v)
+		_, err := s.openThrottle(tx, k, v)
 		return err
 	})
 	checkOutbox(tx, p)

@@ -47,7 +47,7 @@ func (c *child) line() (string, bool) {
 }
 
 func childOptions(dir string) Options {
-	return Options{Dir: dir, Device: testDevice, Timeout: 10 * time.Second, Command: "postern child"}
+	return Options{Dir: dir, Device: testDevice, Timeout: 10 * time.Second, Command: "postern child", Root: fileRoot(dir)}
 }
 
 // childHold opens the folder, says so and waits to be killed.

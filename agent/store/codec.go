@@ -10,15 +10,12 @@ import (
 	"postern/agent"
 )
 
-// A stored value is one version byte and a sealed payload. A payload is
+// A payload, which vault.go seals, is
 //
 //	uint32  length of the header, big-endian
 //	[]byte  header, JSON
 //	uint32  number of floats, big-endian; 0 for anything but a template
 //	[]byte  floats, IEEE 754 single precision, little-endian
-//
-// The version is outside the seal because it belongs to the associated data.
-const recordVersion = 1
 
 const (
 	maxHeader = 64 << 10
@@ -136,30 +133,4 @@ func decodeResult(p []byte) (agent.Result, error) {
 		r.Decision.Warnings = []agent.Warning{}
 	}
 	return r, checkResult(&r)
-}
-
-// seal makes the stored value of a payload.
-func (s *Store) seal(payload []byte, b Binding) ([]byte, error) {
-	b.Device, b.Version = s.opts.Device, recordVersion
-	sealed, err := s.opts.Sealer.Seal(payload, b.Bytes())
-	if err != nil {
-		return nil, &agent.Error{Code: agent.CodeStorage, Message: "cannot seal a " + b.Kind, Err: err}
-	}
-	return append([]byte{recordVersion}, sealed...), nil
-}
-
-// unseal returns the payload of a stored value, in memory of its own.
-func (s *Store) unseal(value []byte, b Binding) ([]byte, error) {
-	if len(value) == 0 {
-		return nil, errors.New("value is empty")
-	}
-	if value[0] != recordVersion {
-		return nil, fmt.Errorf("unknown record version %d", value[0])
-	}
-	b.Device, b.Version = s.opts.Device, value[0]
-	payload, err := s.opts.Sealer.Open(value[1:], b.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("unseal: %w", err)
-	}
-	return payload, nil
 }

@@ -28,11 +28,12 @@
 // # Caveats
 //
 //   - One process holds a data folder at a time; Open says who.
-//   - Values are sealed by Options.Sealer, keys are not: subject ids, template
-//     ids, result ids and sequence numbers can be read from the files.
-//   - The default Sealer is Plain, which does not encrypt.
+//   - Values are encrypted, bbolt's keys are not: subject ids, template ids,
+//     result ids and sequence numbers can be read from the files. vault.go says
+//     how values are sealed.
 //   - bbolt never gives space back to the file system, and a deleted record's
-//     bytes stay in the file until its page is reused.
+//     bytes stay in the file until its page is reused. They are of no use: the
+//     key that opens them goes with the record.
 //   - A file that cannot be read is reported and left as it is. Nothing here
 //     repairs or deletes it.
 //   - The disk must honour fdatasync. On cards that do not, a power cut can lose

@@ -36,8 +36,10 @@ type dbFile struct {
 	// error, so that nobody commits after an error that must stop all commits.
 	writing sync.Mutex
 
-	version uint64 // schema
-	epoch   string // results.db only
+	schema  schema
+	version uint64 // of the schema
+	epoch   string
+	vault   *vault // nil until attached
 }
 
 func (d *dbFile) name() string { return fmt.Sprintf("data file %q", d.path) }
@@ -45,7 +47,7 @@ func (d *dbFile) name() string { return fmt.Sprintf("data file %q", d.path) }
 // openFile opens a file of the data folder, makes it when there is none, and
 // brings it to the present schema. The caller holds the folder's lock.
 func openFile(name string, sch schema, o Options) (*dbFile, error) {
-	d := &dbFile{path: filepath.Join(o.Dir, name), log: o.Log}
+	d := &dbFile{path: filepath.Join(o.Dir, name), log: o.Log, schema: sch}
 	if err := d.ensure(sch, o); err != nil {
 		return nil, diskError(d.name(), err)
 	}
@@ -85,7 +87,7 @@ func (d *dbFile) ensure(sch schema, o Options) error {
 // create builds the file under another name and renames it when it is complete
 // and synced: bbolt's first initialisation does not survive a power cut.
 func (d *dbFile) create(sch schema, o Options) error {
-	tmp := &dbFile{path: d.path + ".new", log: o.Log}
+	tmp := &dbFile{path: d.path + ".new", log: o.Log, schema: sch}
 	// What a killed creation left behind has never held anybody's data.
 	if err := os.Remove(tmp.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -9,9 +9,11 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Buckets. Every file has meta.
+// Buckets. Every file has meta, keys and owners.
 const (
-	bucketMeta = "meta"
+	bucketMeta   = "meta"
+	bucketKeys   = "keys"   // see vault.go
+	bucketOwners = "owners" // see vault.go
 
 	// templates.db
 	bucketSubjects  = "subjects"  // subject id -> subject
@@ -32,7 +34,10 @@ const (
 	keyKind      = "kind" // which of the two files this is
 	keyDevice    = "device"
 	keyCreated   = "created"
-	keyEpoch     = "epoch"     // results.db
+	keyEpoch     = "epoch" // random; bound to the file's keys and, in results.db, to Seq
+	keyTenant    = "tenant"
+	keySealed    = "sealed"    // the version of sealed values; set when no other is left
+	keyRound     = "round"     // the newest generation of owners' keys
 	keySubjects  = "subjects"  // templates.db: how many
 	keyTemplates = "templates" // templates.db: how many
 	keyLast      = "last_seq"  // results.db: the newest result

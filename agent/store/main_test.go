@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"postern/agent"
+	"postern/agent/keys"
 )
 
 const testDevice = "kiosk-1"
@@ -40,7 +41,21 @@ func childMain(role, dir string) {
 
 // testOptions are options for a folder of their own.
 func testOptions(tb testing.TB) Options {
-	return Options{Dir: filepath.Join(tb.TempDir(), "data"), Device: testDevice, Timeout: time.Second, Command: "postern test"}
+	return Options{Dir: filepath.Join(tb.TempDir(), "data"), Device: testDevice, Timeout: time.Second, Command: "postern test",
+		Root: memoryRoot()}
+}
+
+// memoryRoot is a root key that openings of the same options share.
+func memoryRoot() func(bool) (Root, error) {
+	m := &keys.Memory{}
+	return func(existing bool) (Root, error) { return m.Open(existing) }
+}
+
+// fileRoot is a root key beside the data folder, for what spans processes.
+func fileRoot(dir string) func(bool) (Root, error) {
+	return func(existing bool) (Root, error) {
+		return keys.Options{Kind: keys.File, Dir: filepath.Clean(dir) + ".keys"}.Open(existing)
+	}
 }
 
 // mustOpen opens a store that is checked and closed when the test ends.

@@ -12,8 +12,9 @@ import (
 // i takes a file from version i to i+1; a new file takes them all. Steps are
 // only ever added at the end.
 type schema struct {
-	kind  string
-	steps []step
+	kind   string
+	steps  []step
+	sealed []sealedRows // every bucket with sealed values
 }
 
 type step struct {
@@ -26,6 +27,10 @@ func (s schema) version() uint64 { return uint64(len(s.steps)) }
 func templatesSchema() schema {
 	return schema{kind: "templates", steps: []step{
 		{"subjects and templates", createBuckets(bucketSubjects, bucketTemplates, bucketSpaces)},
+		{"keys", createBuckets(bucketKeys, bucketOwners)},
+	}, sealed: []sealedRows{
+		{bucketSubjects, func(_ *Store, k, _ []byte) (Binding, int, error) { return subjectBinding(string(k)), 0, nil }},
+		{bucketTemplates, bindTemplate},
 	}}
 }
 
@@ -33,13 +38,18 @@ func resultsSchema() schema {
 	return schema{kind: "results", steps: []step{
 		{"results and outbox", createBuckets(bucketResults, bucketIDs, bucketBySubject, bucketOutbox)},
 		{"failed attempts", createBuckets(bucketThrottle)},
+		{"keys", createBuckets(bucketKeys, bucketOwners)},
+	}, sealed: []sealedRows{
+		{bucketResults, bindResult},
+		{bucketThrottle, bindThrottle},
 	}}
 }
 
 func casesSchema() schema {
 	return schema{kind: "cases", steps: []step{
 		{"workflows, sessions, lists, webhooks and keys", createBuckets(caseBuckets...)},
-	}}
+		{"keys", createBuckets(bucketKeys, bucketOwners)},
+	}, sealed: caseRows()}
 }
 
 // migrate runs the steps that the file has not seen, each in a transaction of

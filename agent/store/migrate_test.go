@@ -46,7 +46,7 @@ func TestMigrate(t *testing.T) {
 	before, err := os.ReadFile(filepath.Join(o.Dir, TemplatesFile))
 	must(t, err)
 	_, err = Open(o)
-	wantCode(t, err, agent.CodeStorage, "newer version (schema 2, this one knows 1)", TemplatesFile)
+	wantCode(t, err, agent.CodeStorage, "newer version (schema 3, this one knows 2)", TemplatesFile)
 	after, err := os.ReadFile(filepath.Join(o.Dir, TemplatesFile))
 	must(t, err)
 	if string(before) != string(after) {
@@ -59,7 +59,7 @@ func TestMigrateNewFileTakesAllSteps(t *testing.T) {
 	s, err := open(o, withStep(createBuckets("notes")), resultsSchema())
 	must(t, err)
 	defer mustClose(t, s)
-	if s.templates.version != 2 {
+	if s.templates.version != 3 {
 		t.Errorf("version %d", s.templates.version)
 	}
 }
@@ -75,7 +75,7 @@ func TestMigrateFails(t *testing.T) {
 		if agent.ErrorCode(err) != agent.CodeStorage {
 			t.Fatalf("%s: %v", name, err)
 		}
-		s := mustOpen(t, o) // still at version 1, and let go
+		s := mustOpen(t, o) // still at its version, and let go
 		must(t, s.view(s.templates, func(tx *bolt.Tx) error {
 			if tx.Bucket([]byte("half")) != nil {
 				t.Error("half a step is left")

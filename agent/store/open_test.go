@@ -67,6 +67,7 @@ func TestEpoch(t *testing.T) {
 
 func TestOpenLocked(t *testing.T) {
 	o := testOptions(t)
+	o.Root = fileRoot(o.Dir)
 	c := startChild(t, "hold", o.Dir)
 	if l, _ := c.line(); l != "open" {
 		t.Fatalf("child: %s", l)

@@ -26,7 +26,7 @@ const (
 	maxDevice   = 128
 )
 
-// Options say where a Store lives and what it uses. Dir and Device are required.
+// Options say where a Store lives and what it uses. Dir, Device and Root are required.
 type Options struct {
 	Dir    string // data folder; made with mode 0700 when missing
 	Device string // this device's id; a folder keeps the one it was made with
@@ -34,11 +34,20 @@ type Options struct {
 	Timeout time.Duration // how long Open waits for another holder to let go
 	Command string        // how this process calls itself in the lock file; default from os.Args
 
-	Now    func() time.Time     // default time.Now
-	Mark   func() throttle.Mark // the clock that failed attempts are measured by; default throttle.System
-	Rand   io.Reader            // default crypto/rand
-	Sealer Sealer               // default Plain
-	Log    *slog.Logger         // default discards
+	Tenant string // whose records these are, where several share a fleet; may be empty
+
+	// Root opens the root key, once the folder is locked. existing says that
+	// something in the folder is wrapped by it already, so that it must be there.
+	// Required.
+	Root func(existing bool) (Root, error)
+	// AdoptPlain takes over records of a time before there were keys even when
+	// the root key was not made for it.
+	AdoptPlain bool
+
+	Now  func() time.Time     // default time.Now
+	Mark func() throttle.Mark // the clock that failed attempts are measured by; default throttle.System
+	Rand io.Reader            // default crypto/rand
+	Log  *slog.Logger         // default discards
 
 	MaxBytes     int64 // cap on each of the two files; adding stops at 80 % of it
 	MaxTemplates int   // templates a subject may have
@@ -70,9 +79,6 @@ func (o Options) withSeams() Options {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
-	if o.Sealer == nil {
-		o.Sealer = Plain{}
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,6 +91,10 @@ func (o Options) validate() error {
 		return invalid("the data folder has no name")
 	case o.Device == "" || len(o.Device) > maxDevice || strings.ContainsFunc(o.Device, notPrintable):
 		return invalid("device id %q is not 1 to %d printable characters without spaces", o.Device, maxDevice)
+	case len(o.Tenant) > maxDevice || strings.ContainsFunc(o.Tenant, notPrintable):
+		return invalid("tenant %.140q is longer than %d or has other than printable characters without spaces", o.Tenant, maxDevice)
+	case o.Root == nil:
+		return invalid("the store has no root key")
 	case o.Timeout < 0:
 		return invalid("the wait for the data folder is negative: %s", o.Timeout)
 	case o.MaxBytes < minMaxBytes:

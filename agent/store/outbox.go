@@ -22,7 +22,7 @@ func (s *Store) Outbox(from uint64, limit int) ([]agent.Result, error) {
 		results := bucket(tx, bucketResults)
 		c := bucket(tx, bucketOutbox).Cursor()
 		for k, _ := c.Seek(seqKey(from)); k != nil && len(out) < limit; k, _ = c.Next() {
-			r, err := s.openResult(k, results.Get(k))
+			r, err := s.openResult(tx, k, results.Get(k))
 			if err != nil {
 				return err
 			}

@@ -116,7 +116,7 @@ func (s *Store) appendOne(tx *bolt.Tx, a *appending) (refused, err error) {
 		return nil, err
 	}
 	s.position(&a.result, last+1)
-	v, refused := s.seal(a.payload, s.resultBinding(a.result.Seq))
+	v, refused := s.seal(tx, a.payload, s.resultBinding(a.result.Seq))
 	if refused != nil {
 		return refused, nil
 	}
@@ -149,7 +149,7 @@ func (s *Store) repeated(tx *bolt.Tx, a *appending, key []byte) error {
 	if err != nil {
 		return badRecord("result", []byte(a.result.ID), err)
 	}
-	p, err := s.unseal(bucket(tx, bucketResults).Get(key), s.resultBinding(seq))
+	p, err := s.unseal(tx, bucket(tx, bucketResults).Get(key), s.resultBinding(seq))
 	if err != nil {
 		return badRecord("result", []byte(a.result.ID), err)
 	}
@@ -168,6 +168,11 @@ func (s *Store) resultBinding(seq uint64) Binding {
 	return Binding{Kind: KindResult, Record: s.results.epoch + "/" + strconv.FormatUint(seq, 10)}
 }
 
+func bindResult(s *Store, k, _ []byte) (Binding, int, error) {
+	seq, err := parseSeq(k)
+	return s.resultBinding(seq), 0, err
+}
+
 // Result returns the result with this id, or agent.CodeNotFound.
 func (s *Store) Result(id string) (agent.Result, error) {
 	var r agent.Result
@@ -176,7 +181,7 @@ func (s *Store) Result(id string) (agent.Result, error) {
 		if k == nil {
 			return coded(agent.CodeNotFound, "there is no result %.80q", id)
 		}
-		r, err = s.openResult(k, bucket(tx, bucketResults).Get(k))
+		r, err = s.openResult(tx, k, bucket(tx, bucketResults).Get(k))
 		return err
 	})
 	if err != nil {
@@ -224,7 +229,7 @@ func (s *Store) scan(q ResultQuery) (out []agent.Result, next uint64, err error)
 		results := bucket(tx, bucketResults)
 		w := newBackwards(tx, q)
 		for n := 0; w.key != nil && len(out) < q.Limit && n < scanBatch; n++ {
-			r, err := s.openResult(w.key, results.Get(w.key))
+			r, err := s.openResult(tx, w.key, results.Get(w.key))
 			if err != nil {
 				return err
 			}
@@ -282,16 +287,20 @@ func (w *backwards) take(k []byte) {
 	w.key = nil
 }
 
-func (s *Store) openResult(k, v []byte) (agent.Result, error) {
+func (s *Store) openResult(tx *bolt.Tx, k, v []byte) (agent.Result, error) {
 	seq, err := parseSeq(k)
 	if err != nil {
 		return agent.Result{}, badRecord("result", k, err)
 	}
-	p, err := s.unseal(v, s.resultBinding(seq))
+	p, err := s.unseal(tx, v, s.resultBinding(seq))
 	if err != nil {
 		return agent.Result{}, badRecord("result", k, err)
 	}
-	r, err := decodeResult(p)
+	return s.resultOf(k, seq, p)
+}
+
+func (s *Store) resultOf(k []byte, seq uint64, payload []byte) (agent.Result, error) {
+	r, err := decodeResult(payload)
 	if err != nil {
 		return agent.Result{}, badRecord("result", k, err)
 	}

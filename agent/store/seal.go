@@ -1,39 +1,22 @@
 package store
 
-import (
-	"encoding/binary"
-	"errors"
-)
+import "postern/agent/keys"
 
-// Sealer protects the value of every record before it reaches a file. ad is the
-// record's Binding: it is not stored, and Open must fail when it differs from
-// the one given to Seal, so that records cannot be swapped inside a file.
-// Neither method may keep or change its arguments. Both are called from several
-// goroutines at once, and Seal within a write transaction: they must be quick
-// and must not call the Store.
-type Sealer interface {
-	Seal(plain, ad []byte) ([]byte, error)
-	Open(sealed, ad []byte) ([]byte, error)
-}
-
-// Plain is the Sealer that does not seal: values are stored readable and the
-// binding is not checked.
-type Plain struct{}
-
-// Seal returns a copy of plain.
-func (Plain) Seal(plain, _ []byte) ([]byte, error) { return append([]byte(nil), plain...), nil }
-
-// Open returns a copy of sealed.
-func (Plain) Open(sealed, _ []byte) ([]byte, error) { return append([]byte(nil), sealed...), nil }
-
-// Binding says which record a sealed value belongs to. A Sealer that keeps a key
-// for each subject finds the subject here, through ParseBinding.
+// Binding says which record a sealed value belongs to. It is the associated data
+// of the value's AES-256-GCM: a value that is copied to another place, another
+// file, another device or another tenant cannot be opened there.
 type Binding struct {
-	Kind    string // one of the kinds below
-	Device  string
-	Subject string // owner of the data: a subject, "session/" or "entry/" and an id; empty where it is nobody's face
-	Record  string // id of the record; for results epoch, a slash and the decimal Seq
-	Version byte   // of the record's encoding
+	Kind   string // one of the Kind constants
+	Tenant string // filled in by the Store
+	Device string // filled in by the Store
+
+	// Subject is the owner of the data key: a subject id, or "session/" or "entry/"
+	// and an id. Empty is the file's general key, which biometric data may not use.
+	Subject string
+
+	Record  string // id of the record within its kind
+	Model   string // of a template: the embedder that made it
+	Version byte   // of the record's encoding, filled in by the Store
 }
 
 // The kinds of records.
@@ -53,34 +36,17 @@ const (
 	KindDelivery    = "delivery"
 	KindKey         = "API key"
 	KindLinkKey     = "key of picture links"
+
+	KindAudit = "audit"
 )
 
-// Bytes is the associated data: the version, then each field behind its length,
-// so that no two bindings look alike.
-func (b Binding) Bytes() []byte {
-	out := []byte{b.Version}
-	for _, f := range []string{b.Kind, b.Device, b.Subject, b.Record} {
-		out = binary.AppendUvarint(out, uint64(len(f)))
-		out = append(out, f...)
-	}
-	return out
+// biometric tells which of an owner's two keys seals the record.
+func (b Binding) biometric() bool {
+	return b.Kind == KindTemplate || b.Kind == KindMedia || b.Kind == KindFace
 }
 
-// ParseBinding is the inverse of Binding.Bytes.
-func ParseBinding(ad []byte) (Binding, error) {
-	if len(ad) == 0 {
-		return Binding{}, errors.New("binding is empty")
-	}
-	b, rest := Binding{Version: ad[0]}, ad[1:]
-	for _, f := range []*string{&b.Kind, &b.Device, &b.Subject, &b.Record} {
-		n, w := binary.Uvarint(rest)
-		if w <= 0 || n > uint64(len(rest)-w) {
-			return Binding{}, errors.New("binding is cut short")
-		}
-		*f, rest = string(rest[w:w+int(n)]), rest[w+int(n):]
-	}
-	if len(rest) > 0 {
-		return Binding{}, errors.New("binding has trailing bytes")
-	}
-	return b, nil
+// Bytes is the associated data: every field behind its length, so that no two
+// bindings look alike.
+func (b Binding) Bytes() []byte {
+	return keys.Bind(string(rune(b.Version)), b.Kind, b.Tenant, b.Device, b.Subject, b.Record, b.Model)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -24,6 +25,7 @@ const (
 type Store struct {
 	opts      Options
 	lock      *os.File
+	root      Root
 	templates *dbFile
 	results   *dbFile
 	cases     *dbFile
@@ -67,11 +69,49 @@ func open(o Options, templates, results schema) (*Store, error) {
 	if err == nil {
 		s.cases, err = openFile(CasesFile, casesSchema(), o)
 	}
+	if err == nil {
+		err = s.unlock()
+	}
 	if err != nil {
-		s.Close() // nothing was written; the first error is the one that explains
+		s.Close() // the first error is the one that explains
 		return nil, err
 	}
 	return s, nil
+}
+
+// files lists the open files.
+func (s *Store) files() (out []*dbFile) {
+	for _, d := range []*dbFile{s.templates, s.results, s.cases} {
+		if d != nil {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// unlock opens the root key and gives every file its keys.
+func (s *Store) unlock() error {
+	existing := false
+	for _, d := range s.files() {
+		err := s.view(d, func(tx *bolt.Tx) error {
+			existing = existing || storeKeyVersion(tx, classGeneral) > 0 || bucket(tx, bucketMeta).Get([]byte(keySealed)) != nil
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	root, err := s.opts.Root(existing)
+	if err != nil {
+		return err
+	}
+	s.root = root
+	for _, d := range s.files() {
+		if err := s.attach(d, root); err != nil {
+			return err
+		}
+	}
+	return root.Settle()
 }
 
 // makeDir makes the folder and syncs its parent, so that a power cut does not
@@ -92,10 +132,11 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
 		var errs []error
-		for _, d := range []*dbFile{s.cases, s.results, s.templates} {
-			if d != nil {
-				errs = append(errs, d.close())
-			}
+		for _, d := range slices.Backward(s.files()) {
+			errs = append(errs, d.close())
+		}
+		if s.root != nil {
+			s.root.Close()
 		}
 		s.closeErr = errors.Join(append(errs, s.lock.Close())...)
 	})
@@ -123,12 +164,21 @@ func (s *Store) view(d *dbFile, fn func(*bolt.Tx) error) error {
 	return s.verdict(d, err, run.err)
 }
 
+// failpoint, when tests set it, is asked before each write transaction; its error
+// stands for the process ending there.
+var failpoint func(file string) error
+
 // update runs fn in a write transaction and returns when it is durable.
 func (s *Store) update(d *dbFile, fn func(*bolt.Tx) error) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	if err := s.refusal(d); err != nil {
 		return err
+	}
+	if failpoint != nil {
+		if err := failpoint(d.path); err != nil {
+			return err
+		}
 	}
 	var run running
 	err := guarded(func() error { return d.db.Update(run.wrap(fn)) })

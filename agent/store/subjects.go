@@ -55,7 +55,7 @@ func (s *Store) Subjects(after string, limit int) ([]SubjectInfo, error) {
 		templates := bucket(tx, bucketTemplates)
 		c := bucket(tx, bucketSubjects).Cursor()
 		for k, v := seekAfter(c, []byte(after)); k != nil && len(out) < limit; k, v = c.Next() {
-			sub, err := s.openSubject(k, v)
+			sub, err := s.openSubject(tx, k, v)
 			if err != nil {
 				return err
 			}
@@ -69,8 +69,8 @@ func (s *Store) Subjects(after string, limit int) ([]SubjectInfo, error) {
 	return out, nil
 }
 
-// DeleteSubject deletes a subject and its templates in one transaction and
-// returns how many templates there were. An unknown subject is
+// DeleteSubject deletes a subject, its templates and the keys that sealed them in
+// one transaction and returns how many templates there were. An unknown subject is
 // agent.CodeNotFound. Results that name the subject stay.
 func (s *Store) DeleteSubject(id string) (int, error) {
 	removed := 0
@@ -82,6 +82,9 @@ func (s *Store) DeleteSubject(id string) (int, error) {
 			return err
 		}
 		if err = bucket(tx, bucketSubjects).Delete([]byte(id)); err != nil {
+			return err
+		}
+		if err = destroyOwner(tx, id); err != nil {
 			return err
 		}
 		return addNumber(bucket(tx, bucketMeta), keySubjects, -1)
@@ -112,7 +115,7 @@ func (s *Store) subject(tx *bolt.Tx, id string) (agent.Subject, error) {
 	if v == nil {
 		return agent.Subject{}, errNoSubject(id)
 	}
-	return s.openSubject([]byte(id), v)
+	return s.openSubject(tx, []byte(id), v)
 }
 
 func (s *Store) putSubject(tx *bolt.Tx, sub agent.Subject) (agent.Subject, error) {
@@ -142,7 +145,7 @@ func (s *Store) writeSubject(tx *bolt.Tx, sub agent.Subject) error {
 	if err != nil {
 		return invalid("subject %q cannot be stored: %v", sub.ID, err)
 	}
-	v, err := s.seal(payload, subjectBinding(sub.ID))
+	v, err := s.seal(tx, payload, subjectBinding(sub.ID))
 	if err != nil {
 		return err
 	}
@@ -151,12 +154,16 @@ func (s *Store) writeSubject(tx *bolt.Tx, sub agent.Subject) error {
 
 func subjectBinding(id string) Binding { return Binding{Kind: KindSubject, Subject: id} }
 
-func (s *Store) openSubject(k, v []byte) (agent.Subject, error) {
-	p, err := s.unseal(v, subjectBinding(string(k)))
+func (s *Store) openSubject(tx *bolt.Tx, k, v []byte) (agent.Subject, error) {
+	p, err := s.unseal(tx, v, subjectBinding(string(k)))
 	if err != nil {
 		return agent.Subject{}, badRecord("subject", k, err)
 	}
-	sub, err := decodeSubject(p)
+	return subjectOf(k, p)
+}
+
+func subjectOf(k, payload []byte) (agent.Subject, error) {
+	sub, err := decodeSubject(payload)
 	if err == nil && sub.ID != string(k) {
 		err = errors.New("it belongs to another subject")
 	}

@@ -30,6 +30,7 @@ func (s *Store) Enrol(e Enrolment) (agent.Subject, []agent.Template, error) {
 		return agent.Subject{}, nil, err
 	}
 	rows, err := s.prepare(e.Subject.ID, e.Templates)
+	defer wipeRows(rows)
 	if err != nil {
 		return agent.Subject{}, nil, err
 	}
@@ -59,6 +60,7 @@ func (s *Store) Enrol(e Enrolment) (agent.Subject, []agent.Template, error) {
 // its space's, is agent.CodeInvalid.
 func (s *Store) AddTemplates(subject string, ts ...agent.Template) ([]agent.Template, error) {
 	rows, err := s.prepare(subject, ts)
+	defer wipeRows(rows)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +87,7 @@ func (s *Store) Templates(subject string) ([]agent.Template, error) {
 		p := prefix(subject)
 		c := bucket(tx, bucketTemplates).Cursor()
 		for k, v := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, v = c.Next() {
-			t, err := s.openTemplate(k, v)
+			t, err := s.openTemplate(tx, k, v)
 			if err != nil {
 				return err
 			}
@@ -142,7 +144,7 @@ func (s *Store) templatesAfter(after []byte, space string) (out []agent.Template
 	err = s.view(s.templates, func(tx *bolt.Tx) error {
 		c, n := bucket(tx, bucketTemplates).Cursor(), 0
 		for k, v := seekAfter(c, after); k != nil; k, v = c.Next() {
-			t, err := s.openTemplate(k, v)
+			t, err := s.openTemplate(tx, k, v)
 			if err != nil {
 				return err
 			}
@@ -162,7 +164,7 @@ func (s *Store) templatesAfter(after []byte, space string) (out []agent.Template
 // row is a template on its way into the file.
 type row struct {
 	template agent.Template
-	value    []byte
+	payload  []byte
 }
 
 func templatesOf(rows []row) []agent.Template {
@@ -173,7 +175,14 @@ func templatesOf(rows []row) []agent.Template {
 	return out
 }
 
-// prepare completes, checks and seals templates outside the transaction.
+// wipeRows zeroes the payloads: they hold embeddings in the clear.
+func wipeRows(rows []row) {
+	for _, r := range rows {
+		clear(r.payload)
+	}
+}
+
+// prepare completes, checks and encodes templates outside the transaction.
 func (s *Store) prepare(subject string, ts []agent.Template) ([]row, error) {
 	if err := agent.ValidateSubject(subject, ""); err != nil {
 		return nil, err
@@ -211,8 +220,7 @@ func (s *Store) prepareOne(t agent.Template) (row, error) {
 	if err != nil {
 		return row{}, invalid("template %q of subject %q cannot be stored: %v", t.ID, t.SubjectID, err)
 	}
-	v, err := s.seal(payload, templateBinding(t.SubjectID, t.ID))
-	return row{t, v}, err
+	return row{t, payload}, nil
 }
 
 // maxSpace bounds the names of models and embedding spaces.
@@ -258,7 +266,13 @@ func (s *Store) addTemplates(tx *bolt.Tx, subject string, rows []row) error {
 		if !has(b, key) {
 			added++
 		}
-		if err := b.Put(key, r.value); err != nil {
+		bind := templateBinding(subject, r.template.ID)
+		bind.Model = r.template.ModelID
+		value, err := s.seal(tx, r.payload, bind)
+		if err != nil {
+			return err
+		}
+		if err := b.Put(key, value); err != nil {
 			return err
 		}
 	}
@@ -309,16 +323,26 @@ func templateBinding(subject, template string) Binding {
 	return Binding{Kind: KindTemplate, Subject: subject, Record: template}
 }
 
-func (s *Store) openTemplate(k, v []byte) (agent.Template, error) {
+func bindTemplate(_ *Store, k, _ []byte) (Binding, int, error) {
+	subject, id, err := splitTemplateKey(k)
+	return templateBinding(subject, id), 0, err
+}
+
+func (s *Store) openTemplate(tx *bolt.Tx, k, v []byte) (agent.Template, error) {
 	subject, id, err := splitTemplateKey(k)
 	if err != nil {
 		return agent.Template{}, badRecord("template", k, err)
 	}
-	p, err := s.unseal(v, templateBinding(subject, id))
+	p, err := s.unseal(tx, v, templateBinding(subject, id))
 	if err != nil {
 		return agent.Template{}, badRecord("template", k, err)
 	}
-	t, err := decodeTemplate(p)
+	defer clear(p) // the embedding in the clear, not left to the garbage collector
+	return templateOf(k, subject, id, p)
+}
+
+func templateOf(k []byte, subject, id string, payload []byte) (agent.Template, error) {
+	t, err := decodeTemplate(payload)
 	if err == nil && (t.ID != id || t.SubjectID != subject) {
 		err = errors.New("it belongs to another record")
 	}

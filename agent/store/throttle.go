@@ -37,7 +37,7 @@ func (s *Store) Throttles() ([]Throttled, error) {
 	err := s.view(s.results, func(tx *bolt.Tx) error {
 		c := bucket(tx, bucketThrottle).Cursor()
 		for k, v := c.First(); k != nil; k, v = c.Next() {
-			st, err := s.openThrottle(k, v)
+			st, err := s.openThrottle(tx, k, v)
 			if err != nil {
 				return err
 			}
@@ -86,7 +86,7 @@ func (s *Store) throttled(tx *bolt.Tx, subject string) (throttle.State, error) {
 	if v == nil {
 		return throttle.State{}, nil
 	}
-	return s.openThrottle(k, v)
+	return s.openThrottle(tx, k, v)
 }
 
 // countAttempt lets a result move the counting of its subject and of the device.
@@ -123,15 +123,22 @@ func (s *Store) putThrottle(tx *bolt.Tx, subject string, st throttle.State) erro
 	if err != nil {
 		return err
 	}
-	v, err := s.seal(p, throttleBinding(k))
+	v, err := s.seal(tx, p, throttleBinding(k))
 	if err != nil {
 		return err
 	}
 	return b.Put(k, v)
 }
 
-func (s *Store) openThrottle(k, v []byte) (throttle.State, error) {
-	p, err := s.unseal(v, throttleBinding(k))
+func bindThrottle(_ *Store, k, _ []byte) (Binding, int, error) {
+	if len(k) == 0 {
+		return Binding{}, 0, errors.New("key is empty")
+	}
+	return throttleBinding(k), 0, nil
+}
+
+func (s *Store) openThrottle(tx *bolt.Tx, k, v []byte) (throttle.State, error) {
+	p, err := s.unseal(tx, v, throttleBinding(k))
 	if err != nil {
 		return throttle.State{}, badRecord(KindThrottle, k, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"postern/agent"
 	"postern/agent/config"
 	"postern/agent/decide"
+	"postern/agent/keys"
 	"postern/agent/store"
 	"postern/agent/throttle"
 	"postern/agent/verify"
@@ -179,13 +180,20 @@ func (r records) Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []a
 	return r.Store.Enrol(store.Enrolment{Subject: s, Templates: ts})
 }
 
-func openStore(cfg config.Config, log *slog.Logger) (*store.Store, error) {
-	return store.Open(store.Options{Dir: cfg.Data, Device: cfg.Device, Log: log.With("part", "store")})
+func (c *cli) openStore(cfg config.Config, log *slog.Logger) (*store.Store, error) {
+	root := c.rootKey(cfg)
+	return store.Open(store.Options{Dir: cfg.Data, Device: cfg.Device, Tenant: cfg.Tenant, Log: log.With("part", "store"),
+		Root: func(existing bool) (store.Root, error) { return root.Open(existing) }, AdoptPlain: cfg.Keys.AdoptPlain})
+}
+
+// rootKey says where the configuration has the root key.
+func (c *cli) rootKey(cfg config.Config) keys.Options {
+	return keys.Options{Kind: cfg.Keys.Root, Dir: cfg.KeyDir(), CredentialsDir: variable(c.environ, "CREDENTIALS_DIRECTORY")}
 }
 
 // with runs fn with store and service open, and closes them.
 func (c *cli) with(ctx context.Context, cfg config.Config, log *slog.Logger, parallel int, fn func(*brain, *store.Store, *verify.Service) error) (err error) {
-	st, err := openStore(cfg, log)
+	st, err := c.openStore(cfg, log)
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -70,7 +73,7 @@ func (c *cli) examine() []check {
 	if out[len(out)-1].OK && out[len(out)-2].OK {
 		out = append(out, c.checkPipeline(cfg))
 	}
-	return append(out, c.checkStore(cfg), checkCamera(cfg))
+	return append(out, c.checkKeys(cfg), c.checkStore(cfg), checkCamera(cfg))
 }
 
 func orDefaults(path string) string {
@@ -118,12 +121,31 @@ func (c *cli) checkPipeline(cfg config.Config) check {
 	return result("pipeline", true, b.Close(), "all networks load")
 }
 
+// checkKeys says what the root key protects, without making one.
+func (c *cli) checkKeys(cfg config.Config) check {
+	o := c.rootKey(cfg)
+	l, err := o.Label()
+	if err != nil {
+		return result("keys", true, err, "")
+	}
+	detail := fmt.Sprintf("root key: %s %s; it %s", l.Kind, l.Place, l.Protects)
+	r, err := o.Peek()
+	if errors.Is(err, fs.ErrNotExist) {
+		return check{"keys", true, false, detail + "; it is made on first use"}
+	}
+	if err == nil {
+		detail += fmt.Sprintf("; key %s of %s", r.ID(), r.Made().Format(time.DateOnly))
+		r.Close()
+	}
+	return result("keys", true, err, detail)
+}
+
 // checkStore opens the data folder only when it is there: a look must not make one.
 func (c *cli) checkStore(cfg config.Config) check {
 	if _, err := os.Stat(cfg.Data); os.IsNotExist(err) {
 		return check{"data", true, false, fmt.Sprintf("folder %q does not exist yet; it is made on first use", cfg.Data)}
 	}
-	st, err := openStore(cfg, c.logger(cfg, true))
+	st, err := c.openStore(cfg, c.logger(cfg, true))
 	if agent.ErrorCode(err) == agent.CodeLocked {
 		return check{"data", true, false, err.Error()}
 	}
@@ -136,8 +158,7 @@ func (c *cli) checkStore(cfg config.Config) check {
 }
 
 func describeStats(dir string, s store.Stats) string {
-	return fmt.Sprintf("folder %q: %s, %s, %s; not encrypted yet: whoever can read the files has the templates",
-		dir, plural(s.Subjects, "subject"), plural(s.Templates, "template"), plural(s.Results, "result"))
+	return fmt.Sprintf("folder %q: %s, %s, %s; encrypted", dir, plural(s.Subjects, "subject"), plural(s.Templates, "template"), plural(s.Results, "result"))
 }
 
 func checkCamera(cfg config.Config) check {

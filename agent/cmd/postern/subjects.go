@@ -31,7 +31,7 @@ func (c *cli) withStore(fn func(*store.Store) error) (err error) {
 	if err != nil {
 		return err
 	}
-	st, err := openStore(cfg, c.logger(cfg, true))
+	st, err := c.openStore(cfg, c.logger(cfg, true))
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package storetest
 import (
 	"testing"
 
+	"postern/agent/keys"
 	"postern/agent/store"
 )
 
@@ -11,7 +12,9 @@ import (
 // when the test ends checks its integrity and closes it.
 func Open(tb testing.TB, change ...func(*store.Options)) *store.Store {
 	tb.Helper()
-	o := store.Options{Dir: tb.TempDir(), Device: "device-under-test"}
+	m := &keys.Memory{}
+	o := store.Options{Dir: tb.TempDir(), Device: "device-under-test",
+		Root: func(existing bool) (store.Root, error) { return m.Open(existing) }}
 	for _, c := range change {
 		c(&o)
 	}
