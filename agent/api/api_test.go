@@ -227,7 +227,7 @@ type field struct {
 	data       []byte
 }
 
-func text(name, value string) field { return field{name, "", []byte(value)} }
+func textField(name, value string) field { return field{name, "", []byte(value)} }
 func file(name, filename string, data []byte) field {
 	return field{name, filename, data}
 }

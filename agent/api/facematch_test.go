@@ -13,7 +13,7 @@ import (
 func TestFaceMatchAnswer(t *testing.T) {
 	b := newBench(t, func(c *Config) { n := 0; c.NewID = func() string { n++; return []string{"m1", "m2", "id"}[(n+1)%3] } })
 	w := b.post(t, "/v3/face-match/", file("user_image", "a.jpg", picture(t, red, 40, 30)), file("ref_image", "b.png", picture(t, red, 40, 30)),
-		text("vendor_data", "user-123"), text("metadata", `{"flow":"login"}`), text("rotate_image", "false"))
+		textField("vendor_data", "user-123"), textField("metadata", `{"flow":"login"}`), textField("rotate_image", "false"))
 	if w.Code != http.StatusOK {
 		t.Fatal(w.Code, w.Body)
 	}
@@ -62,7 +62,7 @@ func TestFaceMatchThreshold(t *testing.T) {
 	for threshold, status := range map[string]string{"": "Approved", "99.99": "Approved", "100": "Declined", "0": "Approved"} {
 		fields := same
 		if threshold != "" {
-			fields = append(fields[:2:2], text(thresholdField, threshold))
+			fields = append(fields[:2:2], textField(thresholdField, threshold))
 		}
 		fm := object(t, b.post(t, "/v3/face-match/", fields...))["face_match"].(map[string]any)
 		if fm["status"] != status {
@@ -83,7 +83,7 @@ func TestFaceMatchNoReference(t *testing.T) {
 	b := newBench(t)
 	for _, save := range []string{"true", "false"} {
 		w := b.post(t, "/v3/face-match/", file("user_image", "a.jpg", picture(t, red, 40, 30)), file("ref_image", "b.jpg", picture(t, white, 40, 30)),
-			text(thresholdField, "0"), text("save_api_request", save))
+			textField(thresholdField, "0"), textField("save_api_request", save))
 		fm := object(t, w)["face_match"].(map[string]any)
 		if fm["status"] != "Declined" || fm["warnings"].([]any)[0].(map[string]any)["risk"] != "NO_REFERENCE_IMAGE" {
 			t.Errorf("save %s: %v", save, fm)
@@ -96,7 +96,7 @@ func TestFaceMatchNoReference(t *testing.T) {
 
 func TestFaceMatchUnsavedStoresNothing(t *testing.T) {
 	b := newBench(t)
-	w := b.post(t, "/v3/face-match/", file("user_image", "a.jpg", picture(t, red, 40, 30)), file("ref_image", "b.jpg", picture(t, red, 40, 30)), text("save_api_request", "False"))
+	w := b.post(t, "/v3/face-match/", file("user_image", "a.jpg", picture(t, red, 40, 30)), file("ref_image", "b.jpg", picture(t, red, 40, 30)), textField("save_api_request", "False"))
 	fm := object(t, w)["face_match"].(map[string]any)
 	if w.Code != 200 || len(b.saver.saved) != 0 || len(b.saver.media) != 0 || fm["source_image"] != nil || fm["target_image"] != nil {
 		t.Errorf("%d %v, saved %d", w.Code, fm, len(b.saver.saved))
@@ -135,7 +135,7 @@ func TestFaceMatchLinksDie(t *testing.T) {
 
 func TestFaceMatchRotation(t *testing.T) {
 	b := newBench(t)
-	w := b.post(t, "/v3/face-match/", file("user_image", "a.jpg", picture(t, red, 40, 30)), file("ref_image", "b.jpg", picture(t, red, 40, 30)), text("rotate_image", "true"))
+	w := b.post(t, "/v3/face-match/", file("user_image", "a.jpg", picture(t, red, 40, 30)), file("ref_image", "b.jpg", picture(t, red, 40, 30)), textField("rotate_image", "true"))
 	fm := object(t, w)["face_match"].(map[string]any)
 	if b.faces.seen != 8 || fm["user_image"].(map[string]any)["best_angle"] != 0.0 {
 		t.Errorf("%d pictures analysed, %v", b.faces.seen, fm)

@@ -92,6 +92,11 @@ func New(c Config) (*Server, error) {
 	s.Add(s.systemRoutes()...)
 	s.Add(s.biometricRoutes()...)
 	s.Add(s.mediaRoutes()...)
+	docs, err := s.documentRoutes()
+	if err != nil {
+		return nil, err
+	}
+	s.Add(docs...)
 	return s, nil
 }
 

@@ -28,6 +28,7 @@ type Config struct {
 	Liveness  Liveness  `yaml:"liveness"`
 	Throttle  Throttle  `yaml:"throttle"`
 	HTTP      HTTP      `yaml:"http"`
+	API       API       `yaml:"api"`
 }
 
 // KeyStore says where the root key is, which opens all stored records.
@@ -151,10 +152,33 @@ func (c Config) Ceiling() throttle.Limits {
 	return throttle.Strict
 }
 
-// HTTP configures the page.
+// HTTP configures where page and API are served.
 type HTTP struct {
-	Listen  string  `yaml:"listen"`
-	LiveFPS float64 `yaml:"live_fps"` // pictures a second in the live view
+	Listen         string  `yaml:"listen"`
+	LiveFPS        float64 `yaml:"live_fps"`        // pictures a second in the live view
+	TLSCert        string  `yaml:"tls_cert"`        // PEM file; with tls_key: TLS 1.3 only
+	TLSKey         string  `yaml:"tls_key"`         // PEM file; both are read again when they change
+	MaxConnections int     `yaml:"max_connections"` // open at once; more wait
+}
+
+// API configures the v3 HTTP API.
+type API struct {
+	PublicURL string        `yaml:"public_url"` // start of the links in answers and webhooks; empty: as the request came
+	Origins   string        `yaml:"origins"`    // web origins that browsers may call from, with commas between
+	Parallel  int           `yaml:"parallel"`   // requests analysed at once
+	Queue     int           `yaml:"queue"`      // requests that may wait for that; more are answered 503
+	Timeout   time.Duration `yaml:"timeout"`    // of one request
+	LinkLife  time.Duration `yaml:"link_life"`  // of links to pictures
+	Rates     Rates         `yaml:"rates"`
+}
+
+// Rates are budgets in requests a minute for each API key; 0 is without limit.
+type Rates struct {
+	Read       int `yaml:"read"`
+	Write      int `yaml:"write"`
+	Create     int `yaml:"create"` // sessions
+	PDF        int `yaml:"pdf"`
+	Biometrics int `yaml:"biometrics"` // face match, liveness, face search
 }
 
 // Default returns the compiled defaults.
@@ -188,6 +212,8 @@ func Default() Config {
 		Liveness: Liveness{Mode: "off", Review: 70, Decline: 50,
 			SeveralFaces: "no_action", LowQuality: "no_action", Dark: "no_action", Bright: "no_action"},
 		Throttle: Throttle{Subject: throttle.Strict, Device: throttle.Strict},
-		HTTP:     HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12},
+		HTTP:     HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12, MaxConnections: 12000},
+		API: API{Parallel: 1, Queue: 32, Timeout: 30 * time.Second, LinkLife: time.Hour,
+			Rates: Rates{Read: 600, Write: 300, Create: 600, PDF: 50, Biometrics: 600}},
 	}
 }

@@ -70,7 +70,10 @@ var values = map[string]string{
 	"live.budget": "4s", "live.min_frames": "2", "live.max_frames": "20", "live.gone": "1.5s", "live.max_rate": "10",
 	"throttle.subject.failures": "4", "throttle.subject.delay": "1m", "throttle.subject.stop": "40",
 	"throttle.device.failures": "3", "throttle.device.delay": "2m", "throttle.device.stop": "30", "throttle.override": "ops-17",
-	"http.listen": "0.0.0.0:9000", "http.live_fps": "5",
+	"http.listen": "0.0.0.0:9000", "http.live_fps": "5", "http.tls_cert": "/etc/postern/cert.pem", "http.tls_key": "/etc/postern/key.pem",
+	"http.max_connections": "100", "api.public_url": "https://door.example", "api.origins": "https://app.example", "api.parallel": "2",
+	"api.queue": "8", "api.timeout": "10s", "api.link_life": "10m", "api.rates.read": "1", "api.rates.write": "2", "api.rates.create": "3",
+	"api.rates.pdf": "4", "api.rates.biometrics": "5",
 	"quality.enrol.min_eye_distance": "41", "quality.enrol.min_luminance": "16", "quality.enrol.max_luminance": "84",
 	"quality.enrol.min_sharpness": "41", "quality.enrol.max_yaw": "24", "quality.enrol.max_pitch": "24",
 	"quality.enrol.min_inside": "0.9", "quality.enrol.other_face_share": "0.25",
@@ -78,6 +81,9 @@ var values = map[string]string{
 	"quality.verify.min_sharpness": "16", "quality.verify.max_yaw": "39", "quality.verify.max_pitch": "39",
 	"quality.verify.min_inside": "0.7", "quality.verify.other_face_share": "0.4",
 }
+
+// tlsPeers make a single file of a certificate valid.
+var tlsPeers = []string{"http.tls_cert=/c.pem", "http.tls_key=/k.pem"}
 
 // cropPeers make a single crop setting valid.
 var cropPeers = []string{"camera.crop.w=0.3", "camera.crop.h=0.4"}
@@ -96,6 +102,9 @@ func TestEveryKey(t *testing.T) {
 			var peers []string
 			if strings.HasPrefix(key, "camera.crop.") {
 				peers = cropPeers
+			}
+			if strings.HasPrefix(key, "http.tls_") {
+				peers = tlsPeers
 			}
 			base := mustLoad(t, "", nil, peers...)
 			if peers == nil {

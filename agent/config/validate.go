@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"reflect"
 	"strings"
 	"time"
@@ -74,7 +75,41 @@ func (c Config) choices() error {
 	if _, _, err := net.SplitHostPort(c.HTTP.Listen); err != nil {
 		return bad("http.listen", c.HTTP.Listen, "host:port, for example 127.0.0.1:8080")
 	}
+	if (c.HTTP.TLSCert == "") != (c.HTTP.TLSKey == "") {
+		return bad("http.tls_cert", c.HTTP.TLSCert, "a file together with http.tls_key, or both empty")
+	}
+	return c.addresses()
+}
+
+// addresses checks what has the form scheme://host.
+func (c Config) addresses() error {
+	for _, k := range []struct{ key, value string }{{"api.public_url", c.API.PublicURL}} {
+		if k.value != "" && !isOrigin(k.value) {
+			return bad(k.key, k.value, "http:// or https:// and a host, without a path")
+		}
+	}
+	for _, o := range c.API.OriginList() {
+		if !isOrigin(o) {
+			return bad("api.origins", o, "origins like https://app.example.com, with commas between; * is not one")
+		}
+	}
 	return nil
+}
+
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && s == u.Scheme+"://"+u.Host
+}
+
+// OriginList splits Origins.
+func (a API) OriginList() []string {
+	var out []string
+	for _, o := range strings.Split(a.Origins, ",") {
+		if o = strings.TrimSpace(o); o != "" {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 func contains(list []string, s string) bool {
@@ -102,6 +137,16 @@ func (c Config) ranges() error {
 		{"live.max_frames", float64(c.Live.MaxFrames), float64(c.Live.MinFrames), 1000},
 		{"live.max_rate", c.Live.MaxRate, 1, 240},
 		{"http.live_fps", c.HTTP.LiveFPS, 1, 60},
+		{"http.max_connections", float64(c.HTTP.MaxConnections), 1, 1e6},
+		{"api.parallel", float64(c.API.Parallel), 1, 64},
+		{"api.queue", float64(c.API.Queue), 1, 10000},
+		{"api.timeout", seconds(c.API.Timeout), 1, 300},
+		{"api.link_life", seconds(c.API.LinkLife), 1, 3600},
+		{"api.rates.read", float64(c.API.Rates.Read), 0, 1e6},
+		{"api.rates.write", float64(c.API.Rates.Write), 0, 1e6},
+		{"api.rates.create", float64(c.API.Rates.Create), 0, 1e6},
+		{"api.rates.pdf", float64(c.API.Rates.PDF), 0, 1e6},
+		{"api.rates.biometrics", float64(c.API.Rates.Biometrics), 0, 1e6},
 		{"live.budget", seconds(c.Live.Budget), 0.1, 60},
 		{"live.gone", seconds(c.Live.Gone), 0.1, 60},
 	} {
