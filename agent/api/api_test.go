@@ -57,6 +57,7 @@ type fakeFaces struct {
 	fail  error
 	block chan struct{} // non-nil: Probe waits for it
 	seen  int
+	live  agent.Liveness
 }
 
 func (f *fakeFaces) Probe(ctx context.Context, fr *agent.Frame) (agent.Probe, error) {
@@ -81,6 +82,12 @@ func (f *fakeFaces) Probe(ctx context.Context, fr *agent.Frame) (agent.Probe, er
 	e.Normalise()
 	return agent.Probe{Face: &agent.Face{Box: agent.Box{X: -4, Y: 10, W: 20, H: 30}, Confidence: 0.875}, Faces: 1,
 		Embedding: e, Space: "test", ModelID: "test"}, nil
+}
+
+func (f *fakeFaces) ProbeLive(ctx context.Context, fr *agent.Frame) (agent.Probe, error) {
+	p, err := f.Probe(ctx, fr)
+	p.Liveness = f.live
+	return p, err
 }
 
 func (f *fakeFaces) Compare(t agent.Thresholds, a, b *agent.Probe) agent.Decision {

@@ -13,6 +13,8 @@ import (
 // comparer analyses and compares faces.
 type comparer interface {
 	Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error)
+	// ProbeLive is Probe with liveness, where it can be measured.
+	ProbeLive(ctx context.Context, f *agent.Frame) (agent.Probe, error)
 	// Compare decides about two analysed pictures.
 	Compare(t agent.Thresholds, reference, probe *agent.Probe) agent.Decision
 }
@@ -209,6 +211,12 @@ type analysed struct {
 
 // analyse decodes a picture and looks for the face, turned all four ways if asked.
 func (s *Server) analyse(ctx context.Context, field string, u Upload, rotate bool) (analysed, error) {
+	return s.analyseBy(ctx, s.Compare.Probe, field, u, rotate)
+}
+
+type prober func(context.Context, *agent.Frame) (agent.Probe, error)
+
+func (s *Server) analyseBy(ctx context.Context, probe prober, field string, u Upload, rotate bool) (analysed, error) {
 	start := time.Now()
 	frame, err := decode(field, u)
 	if err != nil {
@@ -222,7 +230,7 @@ func (s *Server) analyse(ctx context.Context, field string, u Upload, rotate boo
 	var best analysed
 	for _, a := range angles {
 		f := turn(frame, a)
-		p, err := s.Compare.Probe(ctx, f)
+		p, err := probe(ctx, f)
 		if err != nil {
 			return analysed{}, &agent.Error{Code: agent.CodeUnavailable, Message: "the picture could not be analysed", Err: err}
 		}

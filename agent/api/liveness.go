@@ -93,7 +93,7 @@ func (s *Server) passiveLiveness(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) realLiveness(ctx context.Context, u Upload, threshold float64, cm common, out *liveness, rec *Saved) error {
 	var a analysed
 	err := s.gate.work(ctx, func() (err error) {
-		a, err = s.analyse(ctx, "user_image", u, cm.rotate)
+		a, err = s.analyseBy(ctx, s.Compare.ProbeLive, "user_image", u, cm.rotate)
 		return err
 	})
 	if err != nil {
@@ -126,12 +126,18 @@ func judgeLiveness(p *agent.Probe, threshold float64, out *liveness) {
 	if len(p.Others) > 0 {
 		out.Warnings = append(out.Warnings, liveWarning(agent.RiskSeveralFaces, agent.LogWarning, nil))
 	}
-	score, measured := livenessScore(p)
-	if !measured {
+	live := p.Liveness
+	for _, sig := range live.Signals {
+		if sig.Grade == agent.GradeAttack {
+			out.Warnings = append(out.Warnings, liveWarning(riskAttack, agent.LogError, nil))
+			break
+		}
+	}
+	if !live.Measured {
 		out.Warnings = append(out.Warnings, liveWarning(riskNotMeasured, agent.LogError, nil))
 		return
 	}
-	score = rounded(score, 2)
+	score := rounded(live.Score, 2)
 	out.Score = &score
 	if !(score > threshold) {
 		out.Warnings = append(out.Warnings, liveWarning(riskLowLiveness, agent.LogError, nil))

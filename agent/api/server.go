@@ -283,3 +283,33 @@ type keyStore interface {
 	// APIKey returns the key with this id; agent.CodeNotFound when there is none.
 	APIKey(id string) (agent.APIKey, error)
 }
+
+// Over serves the API at its own paths and page at all others.
+func (s *Server) Over(page http.Handler) http.Handler {
+	own := s.Handler()
+	metrics := s.Metrics.Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch p := r.URL.Path; {
+		case p == "/metrics":
+			loopback(metrics).ServeHTTP(w, r)
+		case p == "/openapi.json", slices.ContainsFunc(ownPaths, func(o string) bool { return p == o || strings.HasPrefix(p, o+"/") }):
+			own.ServeHTTP(w, r)
+		default:
+			page.ServeHTTP(w, r)
+		}
+	})
+}
+
+var ownPaths = []string{"/v3", "/system", "/media", "/docs"}
+
+// loopback lets only this machine in: the numbers are for a collector beside the
+// agent, not for the network that it serves.
+func loopback(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !remote(r).Unmap().IsLoopback() {
+			WriteJSON(w, http.StatusForbidden, map[string]string{"detail": "Metrics are for this machine only."})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

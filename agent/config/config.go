@@ -62,7 +62,7 @@ type Inference struct {
 
 // Camera configures the frame source; its fields are those of camera.Options.
 type Camera struct {
-	Source   string  `yaml:"source"` // "0", /dev/video0, rtsp://…, http://…, a video file, a folder
+	Source   string  `yaml:"source"` // "0", /dev/video0, rtsp://…, http://…, a video file, a folder; none: only the API
 	Kind     string  `yaml:"kind"`   // device, url, file, folder; empty: from source
 	Width    int     `yaml:"width"`
 	Height   int     `yaml:"height"`
@@ -73,6 +73,9 @@ type Camera struct {
 	Loop     bool    `yaml:"loop"`      // file, folder: start again at the end
 	RealTime bool    `yaml:"real_time"` // file: at the file's own pace
 }
+
+// NoCamera as camera.source means that there is none: the agent serves its API.
+const NoCamera = "none"
 
 // Crop is the part of the turned picture to use, in shares of its size; all zero
 // means the whole.

@@ -147,11 +147,23 @@ func (s *Server) now() time.Time {
 // silent is how long the loop may publish nothing before it counts as stuck.
 const silent = 15 * time.Second
 
-// health is green while the loop sees pictures and no part has failed.
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+// Healthy is nil while the loop sees pictures and no part has failed.
+func (s *Server) Healthy() error {
 	u, ok := s.feed.latest()
+	switch {
+	case !ok || s.now().Sub(u.At) > silent:
+		return errors.New("the loop says nothing")
+	case u.State == watch.NoCamera:
+		return errors.New("the camera gives no pictures")
+	case u.State == watch.OutOfWork:
+		return errors.New("a part of the loop has failed")
+	}
+	return nil
+}
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	status, code := "ok", http.StatusOK
-	if !ok || u.State == watch.NoCamera || u.State == watch.OutOfWork || s.now().Sub(u.At) > silent {
+	if s.Healthy() != nil {
 		status, code = "unhealthy", http.StatusServiceUnavailable
 	}
 	writeJSON(w, code, map[string]string{"status": status, "timestamp": s.now().UTC().Format("2006-01-02T15:04:05.000Z")})

@@ -92,6 +92,7 @@ type brain struct {
 	set     *models.Set
 	curve   *decide.Curve
 	policy  verify.Policy
+	live    bool // a network for liveness is loaded
 }
 
 // openBrain loads the library and parallel pipelines of the shipped models.
@@ -121,7 +122,8 @@ func openModels(cfg config.Config, log *slog.Logger, parallel int, set *models.S
 		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the inference library cannot be used", Err: err,
 			Fix: "run \"make setup\" again"}
 	}
-	b.pool, err = inference.NewPool(litert.Engine{Runtime: b.runtime}, set, inference.Options{Threads: cfg.Inference.Threads, Liveness: cfg.Liveness.On()}, parallel)
+	b.live = cfg.Liveness.On() || set.Liveness != nil
+	b.pool, err = inference.NewPool(litert.Engine{Runtime: b.runtime}, set, inference.Options{Threads: cfg.Inference.Threads, Liveness: b.live}, parallel)
 	if err != nil {
 		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}, b.runtime.Close())
 	}

@@ -64,6 +64,9 @@ func changeKeys(st *store.Store, q keyRequest) ([]agent.APIKey, error) {
 	return []agent.APIKey{k}, err
 }
 
+// maxSocketPath is what the address of a socket holds on Linux.
+const maxSocketPath = 107
+
 var errNoAgent = errors.New("no agent listens")
 
 // controlLimit bounds a message on the socket.
@@ -104,8 +107,13 @@ func askAgent(ctx context.Context, socket string, q keyRequest) ([]agent.APIKey,
 
 // serveControl answers on the socket until ctx ends. The folder is locked by this
 // process, so a socket file that is there is a dead one.
-func serveControl(ctx context.Context, dir string, st *store.Store) error {
+func serveControl(ctx context.Context, dir string, st *store.Store, log logger) error {
 	path := filepath.Join(dir, controlSocket)
+	if len(path) > maxSocketPath {
+		log.Warn("the name of the data folder is too long for the agent's socket: stop the agent to change keys", "folder", dir)
+		<-ctx.Done()
+		return nil
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"time"
 
@@ -12,12 +13,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern/agent"
+	"postern/agent/api"
 	"postern/agent/config"
 	"postern/agent/kiosk"
 	"postern/agent/store"
 	"postern/agent/verify"
 	"postern/agent/watch"
-	"postern/camera"
 )
 
 func (c *cli) runCmd() *cobra.Command {
@@ -50,14 +51,14 @@ type app struct {
 
 func (a *app) run(ctx context.Context) error {
 	leanHeap(a.environ)
-	return a.with(ctx, a.cfg, a.log, 1, func(b *brain, st *store.Store, svc *verify.Service) (err error) {
+	return a.with(ctx, a.cfg, a.log, 1+a.cfg.API.Parallel, func(b *brain, st *store.Store, svc *verify.Service) (err error) {
 		l, err := net.Listen("tcp", a.cfg.HTTP.Listen)
 		if err != nil {
 			return &agent.Error{Code: agent.CodeUnavailable, Message: "the page cannot be served at " + a.cfg.HTTP.Listen, Err: err,
 				Fix: "choose another address with http.listen"}
 		}
 		defer l.Close()
-		cam, err := openCamera(ctx, a.cfg, a.log)
+		cam, err := a.frames(ctx)
 		if err != nil {
 			return err
 		}
@@ -66,7 +67,30 @@ func (a *app) run(ctx context.Context) error {
 	})
 }
 
-func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.Service, cam *camera.Stream, l net.Listener) error {
+// frameSource is a camera, or none.
+type frameSource interface {
+	Next(ctx context.Context, after uint64) (*agent.Frame, error)
+	Close() error
+}
+
+// noCamera never has a frame: the agent serves its API only.
+type noCamera struct{}
+
+func (noCamera) Next(ctx context.Context, _ uint64) (*agent.Frame, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (noCamera) Close() error { return nil }
+
+func (a *app) frames(ctx context.Context) (frameSource, error) {
+	if a.cfg.Camera.Source == config.NoCamera {
+		return noCamera{}, nil
+	}
+	return openCamera(ctx, a.cfg, a.log)
+}
+
+func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.Service, cam frameSource, l net.Listener) error {
 	live := a.cfg.Live
 	w := &watch.Watcher{
 		Frames: cam, Prober: b, Decider: svc, Now: time.Now, Log: a.log, Identify: a.cfg.Identify.Enabled, Source: "camera",
@@ -80,12 +104,27 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 		"model", b.set.Embedder.Manifest.ID, "identify", a.cfg.Identify.Enabled)
 	fmt.Fprintf(a.out, "postern is running: open http://%s/ (Ctrl-C stops it)\n", l.Addr())
 
+	seen := page.Healthy
+	if cam == frameSource(noCamera{}) {
+		seen = func() error { return nil }
+	}
+	server, err := a.newAPI(b, st, seen)
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return page.Serve(ctx, l) })
+	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
+	g.Go(func() error { return serveControl(ctx, a.cfg.Data, st, a.log) })
 	g.Go(func() error { return a.watch(ctx, w) })
-	err := g.Wait()
+	err = g.Wait()
 	a.log.Info("agent stopped", "err", err)
 	return err
+}
+
+// listen serves page and API together.
+func (a *app) listen(ctx context.Context, l net.Listener, h http.Handler) error {
+	return api.Serve(ctx, l, h, api.ServeOptions{MaxConnections: a.cfg.HTTP.MaxConnections,
+		CertFile: a.cfg.HTTP.TLSCert, KeyFile: a.cfg.HTTP.TLSKey, Log: a.log})
 }
 
 // leanHeap collects garbage at a quarter above what is in use. Frames are large and
@@ -100,6 +139,10 @@ func leanHeap(environ []string) {
 // watch runs the loop. When a recorded source has ended the page stays up, to be
 // read.
 func (a *app) watch(ctx context.Context, w *watch.Watcher) error {
+	if a.cfg.Camera.Source == config.NoCamera {
+		<-ctx.Done()
+		return nil
+	}
 	if err := w.Run(ctx); err != nil {
 		return err
 	}
