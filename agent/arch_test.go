@@ -43,7 +43,8 @@ var mayImport = map[string][]string{
 	"inference/tensorflow": {"agent", "inference", "C", "github.com/tensorflow/tensorflow/...", "github.com/wamuir/graft/..."},
 	"camera":               {"agent", "agent/photo", "gocv.io/x/gocv", "golang.org/x/image/draw"},
 	"models":               {},
-	"sync":                 {"agent", "github.com/google/uuid", "github.com/eclipse/paho.mqtt.golang/...", "github.com/eclipse/paho.golang/..."},
+	"sync":                 {"agent", "sync/wire", "sync/bus", "github.com/google/uuid", "github.com/eclipse/paho.mqtt.golang/...", "github.com/eclipse/paho.golang/..."},
+	"sync/wire":            {"agent", "github.com/fxamacker/cbor/v2"},
 	"sync/hub":             {"agent", "sync/...", "github.com/google/uuid", "go.etcd.io/bbolt/..."},
 }
 
@@ -310,6 +311,9 @@ func TestImportRulesBite(t *testing.T) {
 		{"agent/watch/watch_test.go", "postern/agent/verify", true},
 		{"sync/uplink/uplink.go", "postern/agent/store", false},
 		{"sync/uplink/uplink.go", "postern/sync/wire", true},
+		{"sync/wire/codec.go", "github.com/fxamacker/cbor/v2", true},
+		{"sync/uplink/uplink.go", "github.com/fxamacker/cbor/v2", false},
+		{"sync/wire/codec.go", "postern/sync/uplink", false},
 
 		// The wiring may use all of them, and nobody may use the wiring.
 		{"agent/cmd/postern/run.go", "postern/inference/litert", true},
