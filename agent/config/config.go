@@ -19,6 +19,7 @@ type Config struct {
 
 	Keys      KeyStore  `yaml:"keys"`
 	Log       Log       `yaml:"log"`
+	Store     Store     `yaml:"store"`
 	Inference Inference `yaml:"inference"`
 	Camera    Camera    `yaml:"camera"`
 	Match     Match     `yaml:"match"`
@@ -45,6 +46,13 @@ func (c Config) KeyDir() string {
 		return c.Keys.Dir
 	}
 	return filepath.Clean(c.Data) + ".keys"
+}
+
+// Store bounds what the agent keeps.
+type Store struct {
+	// MaxBytes is the cap on each data file. At 80 % of it nothing more is added:
+	// decisions are refused, and nothing is deleted to make room but telemetry.
+	MaxBytes int64 `yaml:"max_bytes"`
 }
 
 // Log configures the structured log on standard error.
@@ -187,9 +195,10 @@ type Rates struct {
 // Default returns the compiled defaults.
 func Default() Config {
 	return Config{
-		Data: "data",
-		Keys: KeyStore{Root: "file"},
-		Log:  Log{Level: "info", Format: "text"},
+		Data:  "data",
+		Keys:  KeyStore{Root: "file"},
+		Store: Store{MaxBytes: 256 << 20},
+		Log:   Log{Level: "info", Format: "text"},
 		Inference: Inference{
 			Threads: 1, Parallel: 2,
 		},

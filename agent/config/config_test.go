@@ -74,6 +74,8 @@ var values = map[string]string{
 	"http.max_connections": "100", "api.public_url": "https://door.example", "api.origins": "https://app.example", "api.parallel": "2",
 	"api.queue": "8", "api.timeout": "10s", "api.link_life": "10m", "api.rates.read": "1", "api.rates.write": "2", "api.rates.create": "3",
 	"api.rates.pdf": "4", "api.rates.biometrics": "5",
+	"store.max_bytes": "1048576",
+
 	"quality.enrol.min_eye_distance": "41", "quality.enrol.min_luminance": "16", "quality.enrol.max_luminance": "84",
 	"quality.enrol.min_sharpness": "41", "quality.enrol.max_yaw": "24", "quality.enrol.max_pitch": "24",
 	"quality.enrol.min_inside": "0.9", "quality.enrol.other_face_share": "0.25",
@@ -256,6 +258,7 @@ func TestValidate(t *testing.T) {
 		{"throttle.subject.failures=6 throttle.override=ops", ""},
 		{"throttle.subject.failures=0 throttle.override=ops", "throttle.subject"},
 		{"throttle.device.delay=25h throttle.override=ops", "throttle.device"},
+		{"store.max_bytes=1000", "store.max_bytes"},
 		{"match.review=40", "match"},
 		{"match.review=100 identify.review=100", "match"},
 		{"match.decline=-1", "match"},

@@ -147,6 +147,7 @@ func (c Config) ranges() error {
 		{"api.rates.create", float64(c.API.Rates.Create), 0, 1e6},
 		{"api.rates.pdf", float64(c.API.Rates.PDF), 0, 1e6},
 		{"api.rates.biometrics", float64(c.API.Rates.Biometrics), 0, 1e6},
+		{"store.max_bytes", float64(c.Store.MaxBytes), 1 << 20, 16 << 30},
 		{"live.budget", seconds(c.Live.Budget), 0.1, 60},
 		{"live.gone", seconds(c.Live.Gone), 0.1, 60},
 	} {

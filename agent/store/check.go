@@ -38,9 +38,7 @@ func (s *Store) checkFile(d *dbFile, records func(*bolt.Tx, *problems)) error {
 		// bbolt's check runs on a goroutine of its own, where a page outside the
 		// file would end the process, so it comes when all pages have been read.
 		if p.none() {
-			for err := range tx.Check() {
-				p.add("%w", err)
-			}
+			checkBolt(tx, &p)
 		}
 		return nil
 	})
@@ -86,6 +84,10 @@ func checkPages(tx *bolt.Tx, d *dbFile, p *problems) {
 		p.add("it has %d bytes of %d", fi.Size(), tx.Size())
 		return
 	}
+	if err := verifyTree(d.handle, uint64(tx.ID())); err != nil {
+		p.add("%w", err)
+		return
+	}
 	end := int(tx.Size()) / d.db.Info().PageSize
 	for id := 0; id < end; {
 		info, err := tx.Page(id)
@@ -100,6 +102,12 @@ func checkPages(tx *bolt.Tx, d *dbFile, p *problems) {
 		if id > end {
 			p.add("page %d reaches beyond the end", info.ID)
 		}
+	}
+}
+
+func checkBolt(tx *bolt.Tx, p *problems) {
+	for err := range tx.Check() {
+		p.add("%w", err)
 	}
 }
 
@@ -132,21 +140,18 @@ func checkPlace(tx *bolt.Tx, t agent.Template) error {
 
 func (s *Store) checkResults(tx *bolt.Tx, p *problems) {
 	ids, index := bucket(tx, bucketIDs), bucket(tx, bucketBySubject)
-	var seq, named uint64
+	var named uint64
 	count := eachRow(bucket(tx, bucketResults), p, func(k, v []byte) error {
 		r, err := s.openResult(tx, k, v)
 		if err != nil {
 			return err
-		}
-		if seq++; r.Seq != seq {
-			return fmt.Errorf("result %d stands where %d should", r.Seq, seq)
 		}
 		if r.SubjectID != "" {
 			named++
 		}
 		return checkIndexed(ids, index, k, r)
 	})
-	p.counted("results", count, tx, keyLast)
+	p.counted("results", count, tx, keyResults)
 	p.equal("result ids", eachRow(ids, p, nil), count)
 	p.equal("results of subjects", eachRow(index, p, nil), named)
 	eachRow(bucket(tx, bucketThrottle), p, func(k, v []byte) error {
@@ -166,21 +171,55 @@ func checkIndexed(ids, index *bolt.Bucket, k []byte, r agent.Result) error {
 	return nil
 }
 
+// templatesShape verifies what can be told of templates.db without a key.
+func templatesShape(tx *bolt.Tx, p *problems) {
+	p.counted("subjects", eachRow(bucket(tx, bucketSubjects), p, nil), tx, keySubjects)
+	p.counted("templates", eachRow(bucket(tx, bucketTemplates), p, nil), tx, keyTemplates)
+	needBuckets(tx, bucketSpaces, bucketKeys, bucketOwners)
+}
+
+// needBuckets panics, which the caller's guard reports, when one is missing.
+func needBuckets(tx *bolt.Tx, names ...string) {
+	for _, n := range names {
+		bucket(tx, n)
+	}
+}
+
+// resultsShape is the same for results.db.
+func resultsShape(tx *bolt.Tx, p *problems) {
+	count := eachRow(bucket(tx, bucketResults), p, nil)
+	p.counted("results", count, tx, keyResults)
+	p.equal("result ids", eachRow(bucket(tx, bucketIDs), p, nil), count)
+	needBuckets(tx, bucketBySubject, bucketThrottle, bucketKeys, bucketOwners)
+	checkOutbox(tx, p)
+}
+
+// checkOutbox verifies that the outbox is exactly the results after the mark.
 func checkOutbox(tx *bolt.Tx, p *problems) {
 	var c counters
-	last, seq := c.read(tx, keyLast), c.read(tx, keyAcked)
+	last, acked := c.read(tx, keyLast), c.read(tx, keyAcked)
 	if c.err != nil {
 		p.add("counters: %w", c.err)
 		return
 	}
-	eachRow(bucket(tx, bucketOutbox), p, func(k, v []byte) error {
-		seq++
-		if !bytes.Equal(k, seqKey(seq)) || !bytes.Equal(v, []byte{outboxResult}) {
-			return fmt.Errorf("outbox row %s stands where %d should", quoteKey(k), seq)
+	results := bucket(tx, bucketResults)
+	count := eachRow(bucket(tx, bucketOutbox), p, func(k, v []byte) error {
+		if !has(results, k) || !bytes.Equal(v, []byte{outboxResult}) || bytes.Compare(k, seqKey(acked)) <= 0 {
+			return fmt.Errorf("outbox row %s stands for nothing that is to be sent", quoteKey(k))
 		}
 		return nil
 	})
-	p.equal("the last outbox row", seq, last)
+	p.counted("outbox rows", count, tx, keyPending)
+	var pending uint64
+	k, _ := results.Cursor().Last()
+	if k != nil && bytes.Compare(k, seqKey(last)) > 0 {
+		p.add("result %s is beyond the newest, %d", quoteKey(k), last)
+	}
+	cur := results.Cursor()
+	for k, _ := cur.Seek(seqKey(acked + 1)); k != nil; k, _ = cur.Next() {
+		pending++
+	}
+	p.equal("results to be sent", pending, count)
 }
 
 // eachRow calls fn, if any, for every row and returns how many there are.

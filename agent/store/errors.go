@@ -71,7 +71,7 @@ func openError(what string, err error) error {
 // damaged reports a file whose content makes no sense. It is never touched.
 func damaged(what string, err error) error {
 	return &agent.Error{Code: agent.CodeStorage, Message: what + " is damaged or not a postern data file",
-		Fix: "nothing was changed; move the file away or restore a backup", Err: err}
+		Fix: `nothing was changed; "postern recover" keeps it and takes the best that is left`, Err: &damageError{err}}
 }
 
 func isErrno(err error) bool {
@@ -87,6 +87,14 @@ func isFull(err error) bool {
 		}
 	}
 	return false
+}
+
+// isFullWrite tells whether there was no room to write, or to grow the file, before
+// anything was made durable. bbolt has rolled back then, and the next commit may do
+// better. Where syncing says so nothing is certain.
+func isFullWrite(err error) bool {
+	var p *fs.PathError
+	return isFull(err) && (errors.As(err, &p) && p.Op == "write" || strings.Contains(err.Error(), "file resize error"))
 }
 
 func isForbidden(err error) bool {

@@ -17,14 +17,47 @@ import (
 	"postern/agent"
 )
 
-// failWrites puts /dev/full under bbolt's file: every write fails with ENOSPC,
+// failWrites puts a file that cannot be written under bbolt's file: every write fails,
 // the memory map goes on.
 func failWrites(tb testing.TB, d *dbFile) {
 	tb.Helper()
-	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	replaceHandle(tb, d, "/dev/null", os.O_RDONLY)
+}
+
+// replaceHandle puts another file under bbolt's and returns a way back.
+func replaceHandle(tb testing.TB, d *dbFile, path string, flag int) (back func()) {
+	tb.Helper()
+	fd := int(d.handle.Fd())
+	saved, err := unix.Dup(fd)
 	must(tb, err)
-	defer full.Close()
-	must(tb, unix.Dup3(int(full.Fd()), int(d.handle.Fd()), unix.O_CLOEXEC))
+	other, err := os.OpenFile(path, flag, 0)
+	must(tb, err)
+	defer other.Close()
+	must(tb, unix.Dup3(int(other.Fd()), fd, unix.O_CLOEXEC))
+	tb.Cleanup(func() { unix.Close(saved) })
+	return func() { must(tb, unix.Dup3(saved, fd, unix.O_CLOEXEC)) }
+}
+
+// TestFullDiskPasses: while the disk is full decisions are refused; when there is room
+// again the store goes on, without having lost or doubled anything.
+func TestFullDiskPasses(t *testing.T) {
+	s := mustOpen(t, testOptions(t))
+	for want := uint64(1); want <= 3; want++ {
+		r, err := s.AppendResult(testResult("a", agent.Approved))
+		if err != nil || r.Seq != want {
+			t.Fatalf("%d: %v", r.Seq, err)
+		}
+		back := replaceHandle(t, s.results, "/dev/full", os.O_RDWR)
+		for range 3 {
+			_, err := s.AppendResult(testResult("a", agent.Approved))
+			wantCode(t, err, agent.CodeStorage, "the disk is full")
+		}
+		back()
+		must(t, s.Check())
+	}
+	if s.Err() != nil {
+		t.Errorf("broken: %v", s.Err())
+	}
 }
 
 func TestWriteErrorIsFatal(t *testing.T) {
@@ -44,8 +77,13 @@ func TestWriteErrorIsFatal(t *testing.T) {
 	wg.Wait()
 	_, err = s.AppendResult(testResult("a", agent.Approved))
 	wantCode(t, err, agent.CodeStorage, "takes no more writes", "restart")
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("the cause is lost: %v", err)
+	if !errors.Is(err, syscall.EBADF) || !errors.Is(s.Err(), syscall.EBADF) {
+		t.Errorf("the cause is lost: %v, %v", err, s.Err())
+	}
+	select {
+	case <-s.Broken():
+	default:
+		t.Error("nobody is told")
 	}
 	_, _, err = s.Enrol(Enrolment{Subject: agent.Subject{ID: "a"}})
 	wantCode(t, err, agent.CodeStorage)

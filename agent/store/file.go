@@ -131,6 +131,11 @@ func writeIdentity(tx *bolt.Tx, sch schema, o Options) error {
 	if err != nil {
 		return err
 	}
+	if o.recovered != "" {
+		if err := b.Put([]byte(keyRecovered), []byte(o.recovered)); err != nil {
+			return err
+		}
+	}
 	for k, v := range map[string]string{
 		keyKind: sch.kind, keyDevice: o.Device, keyEpoch: epoch,
 		keyCreated: o.Now().UTC().Format(time.RFC3339),

@@ -42,6 +42,11 @@ const (
 	keyTemplates = "templates" // templates.db: how many
 	keyLast      = "last_seq"  // results.db: the newest result
 	keyAcked     = "acked_seq" // results.db: the newest result that the hub has
+	keyRecovered = "recovered" // the Rung of a recovery that has not been settled yet
+	keyResync    = "resync"    // records were lost; the Rung
+
+	keyResults = "results" // results.db: how many there are
+	keyPending = "pending" // results.db: how many of them the hub has not acknowledged
 )
 
 // outboxResult says that an outbox row stands for the result of the same seq.

@@ -42,8 +42,8 @@ func lockDir(o Options) (*os.File, error) {
 		}
 		return nil, diskError(folder(o.Dir), err)
 	}
-	if err := writeHolder(f, holder{os.Getpid(), o.Command, o.Now()}); err != nil {
-		f.Close()
+	if err := writeHolder(f, holder{os.Getpid(), o.Command, o.Now()}); err != nil && !isFull(err) {
+		f.Close() // on a full disk the lock holds all the same, and what is there can be read
 		return nil, diskError(folder(o.Dir), err)
 	}
 	return f, nil

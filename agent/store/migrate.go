@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
@@ -14,7 +15,8 @@ import (
 type schema struct {
 	kind   string
 	steps  []step
-	sealed []sealedRows // every bucket with sealed values
+	sealed []sealedRows              // every bucket with sealed values
+	shape  func(*bolt.Tx, *problems) // what must hold at the newest version, keys aside
 }
 
 type step struct {
@@ -25,7 +27,7 @@ type step struct {
 func (s schema) version() uint64 { return uint64(len(s.steps)) }
 
 func templatesSchema() schema {
-	return schema{kind: "templates", steps: []step{
+	return schema{kind: "templates", shape: templatesShape, steps: []step{
 		{"subjects and templates", createBuckets(bucketSubjects, bucketTemplates, bucketSpaces)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
 	}, sealed: []sealedRows{
@@ -35,10 +37,11 @@ func templatesSchema() schema {
 }
 
 func resultsSchema() schema {
-	return schema{kind: "results", steps: []step{
+	return schema{kind: "results", shape: resultsShape, steps: []step{
 		{"results and outbox", createBuckets(bucketResults, bucketIDs, bucketBySubject, bucketOutbox)},
 		{"failed attempts", createBuckets(bucketThrottle)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
+		{"counters", countResults},
 	}, sealed: []sealedRows{
 		{bucketResults, bindResult},
 		{bucketThrottle, bindThrottle},
@@ -50,6 +53,15 @@ func casesSchema() schema {
 		{"workflows, sessions, lists, webhooks and keys", createBuckets(caseBuckets...)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
 	}, sealed: caseRows()}
+}
+
+// countResults gives the numbers of results counters of their own: since then Seq may
+// have gaps.
+func countResults(tx *bolt.Tx) error {
+	meta := bucket(tx, bucketMeta)
+	var c counters
+	last, acked := c.read(tx, keyLast), c.read(tx, keyAcked)
+	return errors.Join(c.err, setNumber(meta, keyResults, last), setNumber(meta, keyPending, last-acked))
 }
 
 // migrate runs the steps that the file has not seen, each in a transaction of

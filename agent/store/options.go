@@ -49,6 +49,14 @@ type Options struct {
 	Rand io.Reader            // default crypto/rand
 	Log  *slog.Logger         // default discards
 
+	// Recover lets Open verify every page and replace a file that is damaged, by the
+	// best that can be had of it; see Recovery. It also compacts a file when that
+	// pays. Without it a damaged file is reported when it is met, and left as it is.
+	Recover   bool
+	recovered Rung // of the file that is being made
+
+	compactOver int64 // a file above this size may be compacted; tests set it
+
 	MaxBytes     int64 // cap on each of the two files; adding stops at 80 % of it
 	MaxTemplates int   // templates a subject may have
 }
@@ -59,6 +67,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.compactOver == 0 {
+		o.compactOver = compactBytes
 	}
 	if o.MaxTemplates == 0 {
 		o.MaxTemplates = DefaultMaxTemplates

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 
 	bolt "go.etcd.io/bbolt"
@@ -61,7 +62,7 @@ func (s *Store) Ack(epoch string, seq uint64) (int, error) {
 		switch {
 		case errors.Is(err, berrors.ErrMaxSizeReached) && batch > 1:
 			batch /= 2
-		case err != nil || n == 0:
+		case err != nil || n < int(batch):
 			return total, err
 		}
 	}
@@ -73,7 +74,7 @@ func (s *Store) ackSome(seq, batch uint64) (removed int, err error) {
 	if done, err := s.acked(seq); done || err != nil {
 		return 0, err // without the cost of a commit
 	}
-	err = s.update(s.results, func(tx *bolt.Tx) error {
+	err = s.update(s.results, func(tx *bolt.Tx) (err error) {
 		var c counters
 		last, acked := c.read(tx, keyLast), c.read(tx, keyAcked)
 		switch {
@@ -84,9 +85,8 @@ func (s *Store) ackSome(seq, batch uint64) (removed int, err error) {
 		case seq <= acked:
 			return nil
 		}
-		end := min(seq, acked+batch)
-		removed = int(end - acked)
-		return dropOutbox(tx, acked+1, end)
+		removed, err = dropOutbox(tx, seq, int(batch))
+		return err
 	})
 	if err != nil {
 		return 0, err
@@ -104,12 +104,23 @@ func (s *Store) acked(seq uint64) (done bool, err error) {
 	return done, err
 }
 
-func dropOutbox(tx *bolt.Tx, first, last uint64) error {
-	b := appendBucket(tx, bucketOutbox)
-	for n := first; n <= last; n++ {
-		if err := b.Delete(seqKey(n)); err != nil {
-			return err
+// dropOutbox deletes the oldest rows up to seq, at most batch, and moves the mark: to
+// the last of them while there may be more, else to seq. Numbers may be missing.
+func dropOutbox(tx *bolt.Tx, seq uint64, batch int) (removed int, err error) {
+	b, meta := appendBucket(tx, bucketOutbox), bucket(tx, bucketMeta)
+	var keys [][]byte
+	c := b.Cursor()
+	for k, _ := c.First(); k != nil && bytes.Compare(k, seqKey(seq)) <= 0 && len(keys) < batch; k, _ = c.Next() {
+		keys = append(keys, bytes.Clone(k))
+	}
+	for _, k := range keys {
+		if err := b.Delete(k); err != nil {
+			return 0, err
 		}
 	}
-	return setNumber(bucket(tx, bucketMeta), keyAcked, last)
+	mark := seqKey(seq)
+	if len(keys) == batch {
+		mark = keys[batch-1]
+	}
+	return len(keys), errors.Join(addNumber(meta, keyPending, -len(keys)), meta.Put([]byte(keyAcked), mark))
 }

@@ -136,7 +136,10 @@ func putResult(tx *bolt.Tx, r *agent.Result, value []byte) error {
 			return err
 		}
 	}
+	meta := bucket(tx, bucketMeta)
 	return errors.Join(
+		addNumber(meta, keyResults, 1),
+		addNumber(meta, keyPending, 1),
 		appendBucket(tx, bucketResults).Put(key, value),
 		appendBucket(tx, bucketIDs).Put([]byte(r.ID), key),
 		appendBucket(tx, bucketOutbox).Put(key, []byte{outboxResult}),

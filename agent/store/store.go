@@ -31,8 +31,12 @@ type Store struct {
 	cases     *dbFile
 	group     group
 
+	copying   sync.Mutex // held while a good copy is made, and while somebody is deleted
+	recovered []Recovery
+
 	// broken is the first error that made further writes unsafe.
-	broken atomic.Pointer[error]
+	broken  atomic.Pointer[error]
+	brokenC chan struct{} // closed with it
 
 	randMu sync.Mutex // guards opts.Rand, which need not be safe for concurrent use
 
@@ -62,15 +66,20 @@ func open(o Options, templates, results schema) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, lock: lock}
-	if s.templates, err = openFile(TemplatesFile, templates, o); err == nil {
-		s.results, err = openFile(ResultsFile, results, o)
+	s := &Store{opts: o, lock: lock, brokenC: make(chan struct{})}
+	if s.templates, err = s.openSound(TemplatesFile, templates); err == nil {
+		s.results, err = s.openSound(ResultsFile, results)
 	}
 	if err == nil {
-		s.cases, err = openFile(CasesFile, casesSchema(), o)
+		s.cases, err = s.openSound(CasesFile, casesSchema())
 	}
 	if err == nil {
 		err = s.unlock()
+	}
+	for _, d := range s.files() {
+		if err == nil {
+			err = s.settleRecovery(d)
+		}
 	}
 	if err != nil {
 		s.Close() // the first error is the one that explains
@@ -224,6 +233,8 @@ func (s *Store) verdict(d *dbFile, err, own error) error {
 		return errClosed()
 	case errors.Is(err, berrors.ErrMaxSizeReached):
 		return s.fullError(d, err)
+	case isFullWrite(err):
+		return diskError(d.name(), err)
 	}
 	var p *panicError
 	if errors.As(err, &p) {
@@ -231,8 +242,22 @@ func (s *Store) verdict(d *dbFile, err, own error) error {
 	} else {
 		err = diskError(d.name(), err)
 	}
-	s.broken.CompareAndSwap(nil, &err)
+	if s.broken.CompareAndSwap(nil, &err) {
+		close(s.brokenC)
+	}
 	return err
+}
+
+// Broken is closed when an error has made further writes unsafe: Err says which. The
+// way on is to close the Store and open it again with Options.Recover.
+func (s *Store) Broken() <-chan struct{} { return s.brokenC }
+
+// Err is the error that made further writes unsafe, nil while there is none.
+func (s *Store) Err() error {
+	if cause := s.broken.Load(); cause != nil {
+		return *cause
+	}
+	return nil
 }
 
 func (s *Store) fullError(d *dbFile, err error) error {
@@ -268,7 +293,7 @@ func (s *Store) refusal(d *dbFile) error {
 type Stats struct {
 	Subjects  int
 	Templates int
-	Results   int    // equals LastSeq until retention deletes results
+	Results   int    // less than LastSeq where retention deleted some, or a recovery skipped numbers
 	LastSeq   uint64 // of the newest result; 0 when there is none
 	AckedSeq  uint64 // up to here the hub has everything
 	Outbox    int    // results that the hub has not acknowledged
@@ -293,7 +318,7 @@ func (s *Store) Stats() (Stats, error) {
 		st.ResultsBytes = s.results.used(tx)
 		var c counters
 		st.LastSeq, st.AckedSeq = c.read(tx, keyLast), c.read(tx, keyAcked)
-		st.Results, st.Outbox = int(st.LastSeq), int(st.LastSeq-st.AckedSeq)
+		st.Results, st.Outbox = int(c.read(tx, keyResults)), int(c.read(tx, keyPending))
 		return c.err
 	})
 	if err != nil {

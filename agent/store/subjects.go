@@ -74,7 +74,7 @@ func (s *Store) Subjects(after string, limit int) ([]SubjectInfo, error) {
 // agent.CodeNotFound. Results that name the subject stay.
 func (s *Store) DeleteSubject(id string) (int, error) {
 	removed := 0
-	err := s.update(s.templates, func(tx *bolt.Tx) (err error) {
+	err := s.bury(s.templates, func(tx *bolt.Tx) (err error) {
 		if err = requireSubject(tx, id); err != nil {
 			return err
 		}

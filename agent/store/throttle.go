@@ -113,6 +113,12 @@ func (s *Store) countAttempt(tx *bolt.Tx, r *agent.Result) error {
 	return nil
 }
 
+// distrust makes the next attempt on this device wait: how many have failed is not
+// known any more.
+func (s *Store) distrust(tx *bolt.Tx) error {
+	return s.putThrottle(tx, "", throttle.State{Failures: throttle.WithLiveness.Failures, Last: s.opts.Mark()})
+}
+
 func (s *Store) putThrottle(tx *bolt.Tx, subject string, st throttle.State) error {
 	b, k := bucket(tx, bucketThrottle), throttleKey(subject)
 	if st.Failures == 0 {

@@ -184,7 +184,7 @@ func (r records) Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []a
 
 func (c *cli) openStore(cfg config.Config, log *slog.Logger) (*store.Store, error) {
 	root := c.rootKey(cfg)
-	return store.Open(store.Options{Dir: cfg.Data, Device: cfg.Device, Tenant: cfg.Tenant, Log: log.With("part", "store"),
+	return store.Open(store.Options{Recover: c.recover, MaxBytes: cfg.Store.MaxBytes, Dir: cfg.Data, Device: cfg.Device, Tenant: cfg.Tenant, Log: log.With("part", "store"),
 		Root: func(existing bool) (store.Root, error) { return root.Open(existing) }, AdoptPlain: cfg.Keys.AdoptPlain})
 }
 

@@ -73,7 +73,7 @@ func (c *cli) examine() []check {
 	if out[len(out)-1].OK && out[len(out)-2].OK {
 		out = append(out, c.checkPipeline(cfg))
 	}
-	return append(out, c.checkKeys(cfg), c.checkStore(cfg), checkCamera(cfg))
+	return append(out, c.checkKeys(cfg), c.checkStore(cfg), checkRecoveries(cfg), checkCamera(cfg))
 }
 
 func orDefaults(path string) string {
@@ -155,6 +155,17 @@ func (c *cli) checkStore(cfg config.Config) check {
 	defer st.Close()
 	s, err := st.Stats()
 	return result("data", true, err, describeStats(cfg.Data, s))
+}
+
+// checkRecoveries says what had to be recovered, however long ago: somebody has to know.
+func checkRecoveries(cfg config.Config) check {
+	rs, err := store.Recoveries(cfg.Data)
+	if err != nil || len(rs) == 0 {
+		return result("recoveries", false, err, "no data file ever had to be recovered here")
+	}
+	r := rs[len(rs)-1]
+	return check{"recoveries", false, false, fmt.Sprintf("%s, the last of %s on %s: %s was taken, lost is %s; the damaged file is %s",
+		plural(len(rs), "recovery"), r.File, r.At.Local().Format(time.DateTime), r.Rung, r.Lost, r.Quarantined)}
 }
 
 func describeStats(dir string, s store.Stats) string {

@@ -51,6 +51,7 @@ type app struct {
 
 func (a *app) run(ctx context.Context) error {
 	leanHeap(a.environ)
+	a.recover = true
 	return a.with(ctx, a.cfg, a.log, 1+a.cfg.API.Parallel, func(b *brain, st *store.Store, svc *verify.Service) (err error) {
 		l, err := net.Listen("tcp", a.cfg.HTTP.Listen)
 		if err != nil {
@@ -116,6 +117,7 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
 	g.Go(func() error { return serveControl(ctx, a.cfg.Data, st, a.log) })
 	g.Go(func() error { return a.watch(ctx, w) })
+	g.Go(func() error { return a.keep(ctx, st) })
 	err = g.Wait()
 	a.log.Info("agent stopped", "err", err)
 	return err
