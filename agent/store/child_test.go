@@ -100,9 +100,13 @@ func childLimit(dir string) error {
 	fmt.Println("appended", n-1)
 	fmt.Println("append", agent.ErrorCode(err), err)
 	_, _, err = s.Enrol(Enrolment{Subject: agent.Subject{ID: "late"}})
-	fmt.Println("enrol", agent.ErrorCode(err), err)
+	fmt.Println("enrol", err)
 	_, err = s.Results(ResultQuery{})
 	fmt.Println("read", agent.ErrorCode(err))
+	if _, err = s.Ack(s.Epoch(), uint64(n-1)); err == nil {
+		_, err = s.AppendResult(testResult("a", agent.Approved))
+	}
+	fmt.Println("again", err)
 	return nil
 }
 
