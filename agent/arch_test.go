@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"agent/verify":         {"agent", "agent/decide", "agent/throttle", "github.com/google/uuid"},
 	"agent/throttle":       {"agent", "golang.org/x/sys/unix"},
 	"agent/watch":          {"agent", "agent/decide", "agent/verify"},
+	"agent/search":         {"agent", "golang.org/x/sys/cpu"},
 	"agent/photo":          {"agent", "github.com/bep/imagemeta", "golang.org/x/image/..."},
 	"agent/config":         {"agent", "agent/decide", "agent/throttle", "go.yaml.in/yaml/v3"},
 	"agent/evaluate":       {"agent", "agent/photo", "models"},

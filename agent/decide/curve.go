@@ -20,6 +20,7 @@ type Point struct{ Cosine, Score float64 }
 type Curve struct {
 	id     string
 	points []Point
+	rates  []Rate // for 1:N; may be empty
 }
 
 // NewCurve checks that the points rise in both coordinates, that the scores span

@@ -127,7 +127,7 @@ func conflict(message, fix string) error {
 
 // closest is the most similar subject other than except.
 func (g *gallery) closest(e agent.Embedding, except string) (candidate, bool) {
-	best, second := g.search(e)
+	best, second, _ := g.search(e)
 	if best.subject == except {
 		best = second
 	}

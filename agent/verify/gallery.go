@@ -1,24 +1,28 @@
 package verify
 
 import (
+	"math"
 	"sync"
 
 	"postern/agent"
+	"postern/agent/search"
 )
 
 // gallery holds the references of all subjects in memory, one a subject: the
 // normalised mean of its templates. One reference a subject keeps the false match
 // rate that of a single comparison; the best of several templates would multiply it.
 type gallery struct {
-	mu      sync.RWMutex // guards entries and index
-	entries []entry
-	index   map[string]int // subject id to position in entries
+	mu       sync.RWMutex   // guards what follows
+	rows     *search.Matrix // the references; nil before the first template
+	subjects []subjectRow   // of each row
+	index    map[string]int // subject id to row
 }
 
-type entry struct {
-	subject   string
-	sum       agent.Embedding // of the templates
-	reference agent.Embedding // sum, normalised; nil while the sum has no direction
+// subjectRow is whose row it is. The sum of the templates is the reference times norm,
+// so it needs no memory of its own.
+type subjectRow struct {
+	id   string
+	norm float32
 }
 
 // candidate is one subject with its similarity.
@@ -30,49 +34,50 @@ type candidate struct {
 func (g *gallery) len() int {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return len(g.entries)
+	return len(g.subjects)
 }
 
 func (g *gallery) add(t agent.Template) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.index == nil {
-		g.index = map[string]int{}
+	if g.rows == nil {
+		g.rows, g.index = search.New(len(t.Embedding)), map[string]int{}
 	}
-	i, ok := g.index[t.SubjectID]
+	row, ok := g.index[t.SubjectID]
 	if !ok {
-		i = len(g.entries)
-		g.index[t.SubjectID] = i
-		g.entries = append(g.entries, entry{subject: t.SubjectID, sum: make(agent.Embedding, len(t.Embedding))})
+		row = g.rows.Append()
+		g.index[t.SubjectID] = row
+		g.subjects = append(g.subjects, subjectRow{id: t.SubjectID})
 	}
-	e := &g.entries[i]
-	if len(e.sum) != len(t.Embedding) {
+	if len(t.Embedding) != g.rows.Dim() {
 		return // another space slipped in: it must not be compared
 	}
-	for k, v := range t.Embedding {
-		e.sum[k] += v
+	sum := append(agent.Embedding(nil), t.Embedding...)
+	s := &g.subjects[row]
+	for i, v := range g.rows.At(row) {
+		sum[i] += v * s.norm
 	}
-	ref := append(agent.Embedding(nil), e.sum...)
-	e.reference = nil
-	if ref.Normalise() {
-		e.reference = ref
+	s.norm = length(sum)
+	if !sum.Normalise() {
+		s.norm = 0 // templates that cancel out: no reference, and no sum
 	}
+	g.rows.Set(row, sum)
+	clear(sum)
 }
 
 func (g *gallery) remove(subject string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	i, ok := g.index[subject]
+	row, ok := g.index[subject]
 	if !ok {
 		return
 	}
-	clear(g.entries[i].sum)
-	clear(g.entries[i].reference)
-	last := len(g.entries) - 1
-	g.entries[i] = g.entries[last]
-	g.index[g.entries[i].subject] = i
-	g.entries[last] = entry{}
-	g.entries = g.entries[:last]
+	g.rows.Remove(row)
+	last := len(g.subjects) - 1
+	g.subjects[row] = g.subjects[last]
+	g.index[g.subjects[row].id] = row
+	g.subjects[last] = subjectRow{}
+	g.subjects = g.subjects[:last]
 	delete(g.index, subject)
 }
 
@@ -80,29 +85,51 @@ func (g *gallery) remove(subject string) {
 func (g *gallery) subject(id string, e agent.Embedding) (float32, bool) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	i, ok := g.index[id]
-	if !ok || g.entries[i].reference == nil {
+	row, ok := g.index[id]
+	if !ok {
 		return -1, false
 	}
-	return g.entries[i].reference.Cosine(e), true
+	ref := g.rows.At(row)
+	if ref == nil {
+		return -1, false
+	}
+	return ref.Cosine(e), true
 }
 
-// search returns the two most similar subjects; empty candidates when there are
-// fewer.
-func (g *gallery) search(e agent.Embedding) (best, second candidate) {
+// search returns the two most similar subjects, empty candidates when there are fewer,
+// and the number of subjects searched.
+func (g *gallery) search(e agent.Embedding) (best, second candidate, among int) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	for i := range g.entries {
-		if g.entries[i].reference == nil {
-			continue
-		}
-		c := candidate{g.entries[i].subject, g.entries[i].reference.Cosine(e)}
-		switch {
-		case best.subject == "" || c.cosine > best.cosine:
-			best, second = c, best
-		case second.subject == "" || c.cosine > second.cosine:
-			second = c
-		}
+	if g.rows == nil {
+		return best, second, 0
 	}
-	return best, second
+	b, s := g.rows.Best(e)
+	return g.candidate(b), g.candidate(s), len(g.subjects)
+}
+
+func (g *gallery) candidate(h search.Hit) candidate {
+	if h.Row < 0 {
+		return candidate{}
+	}
+	return candidate{g.subjects[h.Row].id, h.Cosine}
+}
+
+// close wipes the references from memory.
+func (g *gallery) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.rows != nil {
+		g.rows.Close()
+	}
+	clear(g.subjects)
+	g.subjects, g.index = nil, map[string]int{}
+}
+
+func length(e agent.Embedding) float32 {
+	var s float64
+	for _, v := range e {
+		s += float64(v) * float64(v)
+	}
+	return float32(math.Sqrt(s))
 }
