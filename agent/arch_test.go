@@ -23,7 +23,7 @@ const module = "postern"
 var mayImport = map[string][]string{
 	"agent":                {},
 	"agent/decide":         {"agent"},
-	"agent/verify":         {"agent", "agent/decide", "agent/throttle", "github.com/google/uuid"},
+	"agent/verify":         {"agent", "agent/decide", "agent/search", "agent/throttle", "github.com/google/uuid"},
 	"agent/throttle":       {"agent", "golang.org/x/sys/unix"},
 	"agent/watch":          {"agent", "agent/decide", "agent/verify"},
 	"agent/search":         {"agent", "golang.org/x/sys/cpu"},

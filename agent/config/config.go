@@ -106,11 +106,13 @@ type Match struct {
 // Identify configures 1:N decisions. They are off by default: the chance of a
 // false hit grows with the number of subjects.
 type Identify struct {
-	Enabled     bool    `yaml:"enabled"`
-	Review      float64 `yaml:"review"`
-	Decline     float64 `yaml:"decline"`
-	Margin      float64 `yaml:"margin"`       // score by which the best must lead the second
-	MaxSubjects int     `yaml:"max_subjects"` // refuse to identify among more
+	Enabled bool `yaml:"enabled"`
+	// FPIR is the share of strangers that a search may approve as somebody; the
+	// thresholds follow from it, the number of subjects and the model's table. Where the
+	// table cannot support it, the search is refused.
+	FPIR       float64 `yaml:"fpir"`
+	ReviewFPIR float64 `yaml:"review_fpir"` // the share that may end In Review or better
+	Margin     float64 `yaml:"margin"`      // score by which the best must lead the second
 }
 
 // Quality holds the limits for enrolment pictures and for live frames.
@@ -204,9 +206,10 @@ func Default() Config {
 		},
 		Camera: Camera{Source: "0", Width: 1280, Height: 720, RealTime: true},
 		Match:  Match{Review: 70, Decline: 50},
-		Identify: Identify{
-			Review: 90, Decline: 70, Margin: 10, MaxSubjects: 1000,
-		},
+		// One stranger's attempt in 1,000 names somebody, however many are enrolled: the
+		// rate at which 1:1 no longer declines (score 50), and a tenth of what 100 subjects
+		// would have at a fixed score of 70.
+		Identify: Identify{FPIR: 1e-3, ReviewFPIR: 1e-2, Margin: 10},
 		// Of the development faces (LFW, as "postern eval" reads them) the enrolment
 		// limits refuse the worst few per cent in each measure, those for live frames
 		// next to none.

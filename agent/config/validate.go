@@ -132,7 +132,8 @@ func (c Config) ranges() error {
 		{"camera.height", float64(c.Camera.Height), 0, 4320},
 		{"camera.fps", c.Camera.FPS, 0, 240},
 		{"identify.margin", c.Identify.Margin, 0, 100},
-		{"identify.max_subjects", float64(c.Identify.MaxSubjects), 1, 1e7},
+		{"identify.fpir", c.Identify.FPIR, 1e-9, 0.1},
+		{"identify.review_fpir", c.Identify.ReviewFPIR, 1e-9, 0.1},
 		{"live.min_frames", float64(c.Live.MinFrames), 1, 100},
 		{"live.max_frames", float64(c.Live.MaxFrames), float64(c.Live.MinFrames), 1000},
 		{"live.max_rate", c.Live.MaxRate, 1, 240},
@@ -202,15 +203,11 @@ func (c Config) thresholds() error {
 	if err := decide.ValidateThresholds(agent.Thresholds{Review: c.Match.Review, Decline: c.Match.Decline}); err != nil {
 		return fmt.Errorf("match: %w", err)
 	}
-	if err := decide.ValidateThresholds(agent.Thresholds{Review: c.Identify.Review, Decline: c.Identify.Decline}); err != nil {
-		return fmt.Errorf("identify: %w", err)
-	}
 	if err := decide.ValidateThresholds(agent.Thresholds{Review: c.Liveness.Review, Decline: c.Liveness.Decline}); err != nil {
 		return fmt.Errorf("liveness: %w", err)
 	}
-	if c.Identify.Enabled && c.Identify.Review < c.Match.Review {
-		return bad("identify.review", c.Identify.Review, fmt.Sprintf(
-			"at least match.review (%v): searching many needs a stricter limit than checking one", c.Match.Review))
+	if c.Identify.ReviewFPIR < c.Identify.FPIR {
+		return bad("identify.review_fpir", c.Identify.ReviewFPIR, fmt.Sprintf("at least identify.fpir (%v)", c.Identify.FPIR))
 	}
 	return nil
 }

@@ -68,7 +68,7 @@ func (s Search) Most(c *Curve) int {
 	}
 	least := c.rates[len(c.rates)-1].FMR
 	// A touch of slack for 1e-3 / 1e-5, which is not quite 100 in binary.
-	return int(math.Floor(min(s.FPIR, s.ReviewFPIR)/least*(1+1e-12)))
+	return int(math.Floor(min(s.FPIR, s.ReviewFPIR) / least * (1 + 1e-12)))
 }
 
 func (s Search) unsupported(c *Curve, n int) error {

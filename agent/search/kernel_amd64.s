@@ -3,7 +3,10 @@
 // func dotsAVX2(dst *int32, rows, query *int8, groups, stride int)
 //
 // Sixteen bytes of the query and of four rows are widened to 16 bits; VPMADDWD adds
-// the products in pairs to 32 bits. Four sums a group, written together.
+// the products in pairs to 32 bits. Four sums a group, written together. Each step asks
+// for one cache line some groups ahead: four rows at once hide from the CPU that the
+// memory is read from front to back, and without the hint it waits for three quarters
+// of the time. The hint may point behind the end; it never faults.
 TEXT ·dotsAVX2(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), DI
 	MOVQ rows+8(FP), SI
@@ -24,6 +27,7 @@ rows4:
 	XORQ  AX, AX
 
 step:
+	PREFETCHT0 4096(SI)(AX*4)
 	VPMOVSXBW (DX)(AX*1), Y4
 	VPMOVSXBW (SI)(AX*1), Y5
 	VPMOVSXBW (R9)(AX*1), Y6

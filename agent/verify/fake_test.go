@@ -239,8 +239,9 @@ func failOn(verb string, err error) func(string) error {
 // policy approves above cosine 0.7 (1:1) and 0.9 (1:N).
 func policy() verify.Policy {
 	return verify.Policy{
-		Match: agent.Thresholds{Review: 70, Decline: 50}, Identify: agent.Thresholds{Review: 90, Decline: 70},
-		IdentifyMargin: 10, MaxGallery: 100,
+		Match: agent.Thresholds{Review: 70, Decline: 50},
+		// Up to 90 subjects: review 90, decline 70.
+		Identify: &decide.Search{FPIR: 9e-4, ReviewFPIR: 9e-2}, IdentifyMargin: 10,
 		EnrolQuality:  agent.QualityLimits{MinSharpness: 40, OtherFaceShare: 0.3},
 		VerifyQuality: agent.QualityLimits{MinSharpness: 15},
 	}
@@ -273,6 +274,9 @@ func (r *rig) open(tb testing.TB, change ...func(*verify.Policy)) {
 		c(&pol)
 	}
 	curve, err := decide.NewCurve("curve-1", []decide.Point{{Cosine: 0, Score: 0}, {Cosine: 1, Score: 100}})
+	if err == nil {
+		curve, err = curve.WithRates([]decide.Rate{{Score: 50, FMR: 1e-2}, {Score: 70, FMR: 1e-3}, {Score: 90, FMR: 1e-5}})
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}

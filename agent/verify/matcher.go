@@ -22,14 +22,13 @@ type prober interface {
 
 // Policy is what a deployer sets about decisions.
 type Policy struct {
-	Match    agent.Thresholds // two pictures and 1:1
-	Identify agent.Thresholds // 1:N, stricter
+	Match agent.Thresholds // two pictures and 1:1
+	// Identify sets the thresholds of 1:N, from the number of subjects and the table of
+	// the Curve; nil turns 1:N off.
+	Identify *decide.Search
 	// IdentifyMargin is how far, in score, the best subject of a 1:N search must
 	// be ahead of the second; closer is In Review.
 	IdentifyMargin float64
-	// MaxGallery is the number of subjects up to which 1:N decisions are given;
-	// 0 turns 1:N off. The chance of a false hit grows with it.
-	MaxGallery int
 
 	EnrolQuality  agent.QualityLimits // what an enrolment picture must meet
 	VerifyQuality agent.QualityLimits // what a live frame must meet to be evidence

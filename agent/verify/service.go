@@ -162,7 +162,10 @@ func (s *Service) Identify(ctx context.Context, ev *Evidence) (agent.Result, err
 		return agent.Result{}, err
 	}
 	defer leave()
-	best, d := s.rank(ev)
+	best, d, err := s.rank(ev)
+	if err != nil {
+		return agent.Result{}, err
+	}
 	r := agent.Result{Kind: agent.KindIdentify, Source: ev.Source, Decision: d}
 	if d.Status == agent.Approved || d.Status == agent.InReview {
 		r.SubjectID = best.subject
@@ -175,26 +178,33 @@ func (s *Service) Lookup(ev *Evidence) (agent.Decision, error) {
 	if err := errors.Join(s.identifyAllowed(), s.gate.Allow("")); err != nil {
 		return agent.Decision{Status: agent.Declined}, err
 	}
-	_, d := s.rank(ev)
-	return d, nil
+	_, d, err := s.rank(ev)
+	return d, err
 }
 
-func (s *Service) rank(ev *Evidence) (candidate, agent.Decision) {
+// rank finds the best subject and decides with the thresholds for as many as were
+// searched.
+func (s *Service) rank(ev *Evidence) (candidate, agent.Decision, error) {
 	start := time.Now()
 	e := s.base(ev)
 	var best, second candidate
+	among := s.gallery.len()
 	if e.Scored {
-		best, second = s.gallery.search(ev.Embedding())
+		best, second, among = s.gallery.search(ev.Embedding())
 		e.Scored, e.Cosine = best.subject != "", best.cosine
+	}
+	limits, err := s.identifyLimits(among)
+	if err != nil {
+		return candidate{}, agent.Decision{Status: agent.Declined}, err
 	}
 	if second.subject != "" {
 		score := s.Curve.Score(best.cosine)
 		gap := score - s.Curve.Score(second.cosine)
-		e.Ambiguous = !(gap >= s.Policy.IdentifyMargin) && score > s.Policy.Identify.Decline
+		e.Ambiguous = !(gap >= s.Policy.IdentifyMargin) && score > limits.Decline
 	}
 	e.Timings.Match = time.Since(start)
 	e.Timings.Total += e.Timings.Match
-	return best, decide.Decide(s.Curve, s.Policy.Identify, e)
+	return best, decide.Decide(s.Curve, limits, e), nil
 }
 
 // base is the evidence's own part of the decision. Evidence of another embedding
@@ -208,17 +218,21 @@ func (s *Service) base(ev *Evidence) decide.Evidence {
 }
 
 func (s *Service) identifyAllowed() error {
-	switch n := s.gallery.len(); {
-	case s.Policy.MaxGallery == 0:
-		return &agent.Error{Code: agent.CodeUnavailable, Message: "identification 1:N is turned off",
-			Fix: "set identify.enabled, or verify a claimed subject"}
-	case n > s.Policy.MaxGallery:
-		return &agent.Error{Code: agent.CodeUnavailable, Message: fmt.Sprintf(
-			"%d subjects are more than the %d that identification may search", n, s.Policy.MaxGallery),
-			Fix: "verify a claimed subject instead; false hits grow with the number searched"}
-	}
-	return nil
+	_, err := s.identifyLimits(s.gallery.len())
+	return err
 }
+
+// identifyLimits are the thresholds of a search among n subjects.
+func (s *Service) identifyLimits(n int) (agent.Thresholds, error) {
+	if s.Policy.Identify == nil {
+		return agent.Thresholds{}, &agent.Error{Code: agent.CodeUnavailable, Message: "identification 1:N is turned off",
+			Fix: "set identify.enabled, or verify a claimed subject"}
+	}
+	return s.Policy.Identify.Thresholds(s.Curve, n, s.Policy.Match)
+}
+
+// Close wipes the references from memory. The service knows nobody afterwards.
+func (s *Service) Close() { s.gallery.close() }
 
 // record stores the result. A result that is not durable is not a result: the
 // caller gets the error and nothing to act on.

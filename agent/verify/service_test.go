@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"postern/agent"
+	"postern/agent/decide"
 	"postern/agent/verify"
 )
 
@@ -213,7 +214,12 @@ func TestIdentifyIsLimited(t *testing.T) {
 		"off": {0, agent.CodeUnavailable}, "at the limit": {2, ""}, "above the limit": {1, agent.CodeUnavailable}, "nonsense": {-1, agent.CodeUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, func(p *verify.Policy) { p.MaxGallery = c.max })
+			r := newRig(t, func(p *verify.Policy) {
+				p.Identify = &decide.Search{FPIR: float64(c.max) * 1e-5, ReviewFPIR: float64(c.max) * 1e-3}
+				if c.max == 0 {
+					p.Identify = nil
+				}
+			})
 			r.mustEnrol(t, "ada", person(0))
 			r.mustEnrol(t, "bob", person(1))
 			res, err := r.Identify(context.Background(), r.evidence(person(0)))
@@ -548,4 +554,20 @@ func (r *rig) observe(i int) *verify.Evidence {
 	}
 	ev.Add(&p)
 	return ev
+}
+
+// A closed service knows nobody.
+func TestCloseForgets(t *testing.T) {
+	r := newRig(t)
+	r.mustEnrol(t, "ada", person(0))
+	r.Close()
+	r.Close()
+	res, err := r.Verify(context.Background(), "ada", r.evidence(person(0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkDecision(t, res.Decision, agent.Declined, agent.RiskNoReference)
+	if r.Enrolled() != 0 {
+		t.Error("somebody is still in the gallery")
+	}
 }

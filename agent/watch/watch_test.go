@@ -137,12 +137,15 @@ func newStage(tb testing.TB, identify bool, script string) *stage {
 		}
 	}
 	curve, err := decide.NewCurve("curve-1", []decide.Point{{Cosine: 0, Score: 0}, {Cosine: 1, Score: 100}})
+	if err == nil {
+		curve, err = curve.WithRates([]decide.Rate{{Score: 50, FMR: 1e-3}})
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}
 	th := agent.Thresholds{Review: 70, Decline: 50}
 	svc, err := verify.New(verify.Config{Store: &s.m, Mark: s.m.mark, Space: space, Matcher: verify.Matcher{Prober: s, Curve: curve, Policy: verify.Policy{
-		Match: th, Identify: th, IdentifyMargin: 10, MaxGallery: 10, VerifyQuality: agent.QualityLimits{MinSharpness: 15}}}})
+		Match: th, Identify: &decide.Search{FPIR: 1e-2, ReviewFPIR: 1e-2}, IdentifyMargin: 10, VerifyQuality: agent.QualityLimits{MinSharpness: 15}}}})
 	if err != nil {
 		tb.Fatal(err)
 	}

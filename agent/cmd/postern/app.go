@@ -148,22 +148,29 @@ func (b *brain) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error) 
 func curveOf(m *models.Model) (*decide.Curve, error) {
 	cal := m.Manifest.Calibration
 	points := make([]decide.Point, len(cal.Points))
+	var rates []decide.Rate
 	for i, p := range cal.Points {
 		points[i] = decide.Point{Cosine: p.Cosine, Score: p.Score}
+		if p.FMRLimits != nil {
+			rates = append(rates, decide.Rate{Score: p.Score, FMR: p.FMRLimits[1]})
+		}
 	}
-	return decide.NewCurve(cal.ID, points)
+	curve, err := decide.NewCurve(cal.ID, points)
+	if err != nil {
+		return nil, err
+	}
+	return curve.WithRates(rates)
 }
 
 func policyOf(cfg config.Config) verify.Policy {
 	p := verify.Policy{
 		Match:          agent.Thresholds{Review: cfg.Match.Review, Decline: cfg.Match.Decline},
-		Identify:       agent.Thresholds{Review: cfg.Identify.Review, Decline: cfg.Identify.Decline},
 		IdentifyMargin: cfg.Identify.Margin,
 		EnrolQuality:   cfg.Quality.Enrol,
 		VerifyQuality:  cfg.Quality.Verify,
 	}
 	if cfg.Identify.Enabled {
-		p.MaxGallery = cfg.Identify.MaxSubjects
+		p.Identify = &decide.Search{FPIR: cfg.Identify.FPIR, ReviewFPIR: cfg.Identify.ReviewFPIR}
 	}
 	if l := cfg.Liveness; l.On() {
 		p.Liveness = &decide.LivenessPolicy{
@@ -211,5 +218,6 @@ func (c *cli) with(ctx context.Context, cfg config.Config, log *slog.Logger, par
 	if err != nil {
 		return err
 	}
+	defer svc.Close()
 	return fn(b, st, svc)
 }

@@ -72,3 +72,13 @@ func TestCalibrateRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestBenchSearch(t *testing.T) {
+	a := postern(t, "bench", "search", "--templates", "5000", "--dim", "64", "-n", "5", "--json")
+	if r := decode[searchReport](t, a); a.code != exitApproved || r.Verified == 0 || r.ExactMatches != r.Verified || r.Search.Least <= 0 {
+		t.Errorf("exit %d, %+v: %s", a.code, r, a.err)
+	}
+	if a := postern(t, "bench", "search", "--templates", "1"); a.code != exitInvalid {
+		t.Errorf("exit %d", a.code)
+	}
+}
