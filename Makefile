@@ -15,11 +15,13 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS   = -X main.version=$(VERSION)
 FUZZTIME ?= 10s
 SOAKTIME ?= 1h
+ROUNDS   ?= 1000
+CUTS     ?= 500
 ARGS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor build run test race bench lint fmt fuzz soak models eval cover cross clean
+.PHONY: help setup doctor build run test race bench lint fmt fuzz soak kill powercut models eval cover cross clean
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
@@ -58,6 +60,12 @@ fuzz: setup ## run each fuzz target for FUZZTIME (10s)
 
 soak: setup ## run the agent for SOAKTIME (1h), watching memory and native objects
 	POSTERN_SOAK=$(SOAKTIME) go test -count=1 -timeout=0 -v -run=Soak ./agent/cmd/postern
+
+kill: setup ## kill -9 a writing process ROUNDS (1000) times; nothing acknowledged may be lost
+	POSTERN_KILL_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestKill$$' ./agent/store
+
+powercut: setup ## open what CUTS (500) power cuts at random moments leave (needs /dev/fuse)
+	POSTERN_CUTS=$(CUTS) go test -count=1 -timeout=0 -v -run='^TestPowerCut' ./agent/store
 
 models: ## rebuild the shipped models from their source packages (ARGS=--check compares)
 	@models/build/build.sh $(ARGS)

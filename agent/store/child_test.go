@@ -116,6 +116,22 @@ func childLoad(dir string) error {
 	if err != nil {
 		return err
 	}
+	return load(s)
+}
+
+// childCareless is childLoad without syncing anything.
+func childCareless(dir string) error {
+	s, err := Open(childOptions(dir))
+	if err != nil {
+		return err
+	}
+	for _, d := range s.files() {
+		d.db.NoSync = true
+	}
+	return load(s)
+}
+
+func load(s *Store) error {
 	if err := s.Check(); err != nil {
 		return err
 	}

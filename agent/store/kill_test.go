@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,12 +15,7 @@ import (
 // on the same folder: whatever was acknowledged must be there and whole.
 // POSTERN_KILL_ROUNDS sets the number of rounds.
 func TestKill(t *testing.T) {
-	rounds := 10
-	if v := os.Getenv("POSTERN_KILL_ROUNDS"); v != "" {
-		n, err := strconv.Atoi(v)
-		must(t, err)
-		rounds = n
-	}
+	rounds := roundsOf(t, "POSTERN_KILL_ROUNDS", 50)
 	dir := t.TempDir() + "/data"
 	o := newOracle()
 	for i := range rounds {
@@ -30,7 +24,12 @@ func TestKill(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("round %d", i)
 		}
-		s := mustOpen(t, childOptions(dir))
+		opts := childOptions(dir)
+		opts.Recover = true
+		s := mustOpen(t, opts)
+		if rs := s.Recovered(); len(rs) > 0 {
+			t.Errorf("a kill damaged a file: %+v", rs)
+		}
 		o.verify(t, s)
 		mustClose(t, s)
 		if t.Failed() {
@@ -49,10 +48,11 @@ type oracle struct {
 	acked    uint64
 	subjects map[string]int  // id -> templates
 	deleting map[string]bool // asked for: may or may not be there
+	deleted  map[string]bool
 }
 
 func newOracle() *oracle {
-	return &oracle{results: map[uint64]string{}, subjects: map[string]int{}, deleting: map[string]bool{}}
+	return &oracle{results: map[uint64]string{}, subjects: map[string]int{}, deleting: map[string]bool{}, deleted: map[string]bool{}}
 }
 
 // readUntilKilled kills the child some time after it is ready and reads what it
@@ -95,6 +95,7 @@ func (o *oracle) hear(t *testing.T, line string) {
 		o.deleting[f[1]] = true
 	case "deleted":
 		delete(o.subjects, f[1])
+		o.deleted[f[1]] = true
 	case "acked":
 		seq, err := strconv.ParseUint(f[1], 10, 64)
 		must(t, err)
@@ -151,4 +152,5 @@ func (o *oracle) verifyResults(t *testing.T, s *Store) {
 func (o *oracle) settle() {
 	clear(o.results)
 	clear(o.deleting)
+	clear(o.deleted)
 }
