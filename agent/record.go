@@ -14,6 +14,11 @@ type Subject struct {
 	Name      string    `json:"name"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
+
+	// Version grows with each new enrolment of the same id: it is the time of the
+	// enrolment in microseconds, or later. An erasure forbids all versions up to its own.
+	Version uint64  `json:"version,omitempty"`
+	Consent Consent `json:"consent,omitzero"`
 }
 
 // Template is one enrolled embedding of a subject.

@@ -418,6 +418,7 @@ func caseRows() []sealedRows {
 		return func(_ *Store, k, _ []byte) (Binding, int, error) { return caseBinding(kind, "", string(k)), 0, nil }
 	}
 	return []sealedRows{
+		{bucketAudit, bindAudit},
 		{caseWorkflows, byKey(KindWorkflow)},
 		{caseLists, byKey(KindList)},
 		{caseDests, byKey(KindDestination)},

@@ -40,6 +40,8 @@ type dbFile struct {
 	version uint64 // of the schema
 	epoch   string
 	vault   *vault // nil until attached
+
+	audited atomic.Int64 // audit entries since the witness was told
 }
 
 func (d *dbFile) name() string { return fmt.Sprintf("data file %q", d.path) }

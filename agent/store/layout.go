@@ -14,11 +14,13 @@ const (
 	bucketMeta   = "meta"
 	bucketKeys   = "keys"   // see vault.go
 	bucketOwners = "owners" // see vault.go
+	bucketAudit  = "audit"  // number -> entry; see audit.go
 
 	// templates.db
 	bucketSubjects  = "subjects"  // subject id -> subject
 	bucketTemplates = "templates" // subject id, 0, template id -> template
 	bucketSpaces    = "spaces"    // embedding space -> dimension, uint64
+	bucketErased    = "erased"    // tag of a subject -> tombstone; see erase.go
 
 	// results.db
 	bucketResults   = "results"    // seq -> result
@@ -37,6 +39,7 @@ const (
 	keyEpoch     = "epoch" // random; bound to the file's keys and, in results.db, to Seq
 	keyTenant    = "tenant"
 	keySealed    = "sealed"    // the version of sealed values; set when no other is left
+	keyAuditEnd  = "audit_end" // number and hash of the newest audit entry
 	keyRound     = "round"     // the newest generation of owners' keys
 	keySubjects  = "subjects"  // templates.db: how many
 	keyTemplates = "templates" // templates.db: how many

@@ -30,7 +30,9 @@ func templatesSchema() schema {
 	return schema{kind: "templates", shape: templatesShape, steps: []step{
 		{"subjects and templates", createBuckets(bucketSubjects, bucketTemplates, bucketSpaces)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
+		{"audit and erasures", createBuckets(bucketAudit, bucketErased)},
 	}, sealed: []sealedRows{
+		{bucketAudit, bindAudit},
 		{bucketSubjects, func(_ *Store, k, _ []byte) (Binding, int, error) { return subjectBinding(string(k)), 0, nil }},
 		{bucketTemplates, bindTemplate},
 	}}
@@ -42,7 +44,9 @@ func resultsSchema() schema {
 		{"failed attempts", createBuckets(bucketThrottle)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
 		{"counters", countResults},
+		{"audit", createBuckets(bucketAudit)},
 	}, sealed: []sealedRows{
+		{bucketAudit, bindAudit},
 		{bucketResults, bindResult},
 		{bucketThrottle, bindThrottle},
 	}}
@@ -52,6 +56,7 @@ func casesSchema() schema {
 	return schema{kind: "cases", steps: []step{
 		{"workflows, sessions, lists, webhooks and keys", createBuckets(caseBuckets...)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
+		{"audit", createBuckets(bucketAudit)},
 	}, sealed: caseRows()}
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -46,7 +47,7 @@ func TestMigrate(t *testing.T) {
 	before, err := os.ReadFile(filepath.Join(o.Dir, TemplatesFile))
 	must(t, err)
 	_, err = Open(o)
-	wantCode(t, err, agent.CodeStorage, "newer version (schema 3, this one knows 2)", TemplatesFile)
+	wantCode(t, err, agent.CodeStorage, fmt.Sprintf("newer version (schema %d, this one knows %d)", v2.version(), templatesSchema().version()), TemplatesFile)
 	after, err := os.ReadFile(filepath.Join(o.Dir, TemplatesFile))
 	must(t, err)
 	if string(before) != string(after) {
@@ -59,7 +60,7 @@ func TestMigrateNewFileTakesAllSteps(t *testing.T) {
 	s, err := open(o, withStep(createBuckets("notes")), resultsSchema())
 	must(t, err)
 	defer mustClose(t, s)
-	if s.templates.version != 3 {
+	if s.templates.version != templatesSchema().version()+1 {
 		t.Errorf("version %d", s.templates.version)
 	}
 }

@@ -44,6 +44,13 @@ type Options struct {
 	// the root key was not made for it.
 	AdoptPlain bool
 
+	// Witness is a folder outside of Dir that keeps what must not be lost with it:
+	// erasures and the last checkpoints of the audit log. Empty: none is kept.
+	Witness string
+	Actor   string // who acts, for the audit log, where a verb does not say; default Command
+
+	RequireConsent bool // refuse enrolment, and the use of templates, without consent
+
 	Now  func() time.Time     // default time.Now
 	Mark func() throttle.Mark // the clock that failed attempts are measured by; default throttle.System
 	Rand io.Reader            // default crypto/rand
@@ -76,6 +83,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Command == "" {
 		o.Command = commandName(os.Args)
+	}
+	if o.Actor == "" {
+		o.Actor = o.Command
 	}
 	return o.withSeams()
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"os"
 	"path/filepath"
@@ -26,6 +27,8 @@ type Store struct {
 	opts      Options
 	lock      *os.File
 	root      Root
+	signer    ed25519.PrivateKey // signs audit checkpoints and tombstones
+	pepper    []byte             // keys the hashes of personal ids
 	templates *dbFile
 	results   *dbFile
 	cases     *dbFile
@@ -120,6 +123,12 @@ func (s *Store) unlock() error {
 			return err
 		}
 	}
+	if err := s.identity(); err != nil {
+		return err
+	}
+	if err := s.meetWitness(); err != nil {
+		return err
+	}
 	return root.Settle()
 }
 
@@ -140,6 +149,7 @@ func makeDir(dir string) error {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
+		s.note(s.tellWitness())
 		var errs []error
 		for _, d := range slices.Backward(s.files()) {
 			errs = append(errs, d.close())
@@ -147,6 +157,8 @@ func (s *Store) Close() error {
 		if s.root != nil {
 			s.root.Close()
 		}
+		clear(s.signer)
+		clear(s.pepper)
 		s.closeErr = errors.Join(append(errs, s.lock.Close())...)
 	})
 	return s.closeErr
@@ -192,6 +204,9 @@ func (s *Store) update(d *dbFile, fn func(*bolt.Tx) error) error {
 	var run running
 	err := guarded(func() error { return d.db.Update(run.wrap(fn)) })
 	d.noteStuck(err)
+	if err == nil && d.audited.Load() >= witnessEvery {
+		s.note(s.tellWitness())
+	}
 	return s.verdict(d, err, run.err)
 }
 

@@ -16,8 +16,9 @@ type SubjectInfo struct {
 }
 
 // PutSubject creates a subject or changes the name of an existing one, and
-// returns it as stored. CreatedAt of an existing subject stays; UpdatedAt is
-// set. Repeating it changes nothing but UpdatedAt.
+// returns it as stored. CreatedAt and Version of an existing subject stay, and its
+// Consent when none is given; UpdatedAt is set. A new subject whose Version an
+// erasure has voided is agent.CodeConflict; one without a Version gets a new one. Repeating it changes nothing but UpdatedAt.
 func (s *Store) PutSubject(sub agent.Subject) (agent.Subject, error) {
 	if err := agent.ValidateSubject(sub.ID, sub.Name); err != nil {
 		return agent.Subject{}, err
@@ -69,30 +70,11 @@ func (s *Store) Subjects(after string, limit int) ([]SubjectInfo, error) {
 	return out, nil
 }
 
-// DeleteSubject deletes a subject, its templates and the keys that sealed them in
-// one transaction and returns how many templates there were. An unknown subject is
-// agent.CodeNotFound. Results that name the subject stay.
+// DeleteSubject is Erase by the Store's own actor; it returns how many templates
+// there were. Results that name the subject stay.
 func (s *Store) DeleteSubject(id string) (int, error) {
-	removed := 0
-	err := s.bury(s.templates, func(tx *bolt.Tx) (err error) {
-		if err = requireSubject(tx, id); err != nil {
-			return err
-		}
-		if removed, err = dropTemplates(tx, id); err != nil {
-			return err
-		}
-		if err = bucket(tx, bucketSubjects).Delete([]byte(id)); err != nil {
-			return err
-		}
-		if err = destroyOwner(tx, id); err != nil {
-			return err
-		}
-		return addNumber(bucket(tx, bucketMeta), keySubjects, -1)
-	})
-	if err != nil {
-		return 0, err
-	}
-	return removed, nil
+	removed, _, err := s.Erase(id, "")
+	return removed, err
 }
 
 func errNoSubject(id string) error {
@@ -124,10 +106,19 @@ func (s *Store) putSubject(tx *bolt.Tx, sub agent.Subject) (agent.Subject, error
 	if err != nil && !isNew {
 		return agent.Subject{}, err
 	}
+	if isNew {
+		if sub.Version, err = s.nextVersion(tx, sub.ID, sub.Version); err != nil {
+			return agent.Subject{}, err
+		}
+	}
+	if !sub.Consent.Given() {
+		sub.Consent = old.Consent
+	}
+	sub.Consent = stampConsent(sub.Consent)
 	sub.UpdatedAt = s.now()
 	switch {
 	case !isNew:
-		sub.CreatedAt = old.CreatedAt
+		sub.CreatedAt, sub.Version = old.CreatedAt, old.Version
 	case sub.CreatedAt.IsZero():
 		sub.CreatedAt = sub.UpdatedAt
 	}

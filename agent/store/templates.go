@@ -19,7 +19,8 @@ const eachBatch = 512
 type Enrolment struct {
 	Subject   agent.Subject
 	Templates []agent.Template
-	Replace   bool // drop the templates that the subject has
+	Replace   bool   // drop the templates that the subject has
+	Actor     string // who enrols, for the audit log; default Options.Actor
 }
 
 // Enrol puts the subject and adds the templates in one transaction, and returns
@@ -44,7 +45,10 @@ func (s *Store) Enrol(e Enrolment) (agent.Subject, []agent.Template, error) {
 				return err
 			}
 		}
-		return s.addTemplates(tx, sub.ID, rows)
+		if err := s.mayEnrol(sub); err != nil {
+			return err
+		}
+		return s.addTemplates(tx, sub.ID, rows, e.Actor)
 	})
 	if err != nil {
 		return agent.Subject{}, nil, err
@@ -65,10 +69,14 @@ func (s *Store) AddTemplates(subject string, ts ...agent.Template) ([]agent.Temp
 		return nil, err
 	}
 	err = s.grow(s.templates, func(tx *bolt.Tx) error {
-		if err := requireSubject(tx, subject); err != nil {
+		sub, err := s.subject(tx, subject)
+		if err == nil {
+			err = s.mayEnrol(sub)
+		}
+		if err != nil {
 			return err
 		}
-		return s.addTemplates(tx, subject, rows)
+		return s.addTemplates(tx, subject, rows, "")
 	})
 	if err != nil {
 		return nil, err
@@ -112,12 +120,16 @@ func (s *Store) DeleteTemplate(subject, template string) error {
 		if err := b.Delete(key); err != nil {
 			return err
 		}
-		return addNumber(bucket(tx, bucketMeta), keyTemplates, -1)
+		if err := addNumber(bucket(tx, bucketMeta), keyTemplates, -1); err != nil {
+			return err
+		}
+		return s.audit(tx, agent.AuditEvent{Action: agent.AuditErase, Subject: subject, Detail: map[string]string{"template": template}})
 	})
 }
 
 // EachTemplate calls fn for the templates of an embedding space, of every space
-// when it is empty, ordered by subject. It stops at the first error and returns
+// when it is empty, ordered by subject. Templates that may not be used, for want of
+// consent, are left out. It stops at the first error and returns
 // it. fn may keep the template and may call the Store: it runs between
 // transactions. A template added or deleted meanwhile may or may not be seen.
 func (s *Store) EachTemplate(space string, fn func(agent.Template) error) error {
@@ -143,13 +155,20 @@ func (s *Store) EachTemplate(space string, fn func(agent.Template) error) error 
 func (s *Store) templatesAfter(after []byte, space string) (out []agent.Template, last []byte, err error) {
 	err = s.view(s.templates, func(tx *bolt.Tx) error {
 		c, n := bucket(tx, bucketTemplates).Cursor(), 0
+		use := usableSubjects{s: s, tx: tx}
 		for k, v := seekAfter(c, after); k != nil; k, v = c.Next() {
-			t, err := s.openTemplate(tx, k, v)
+			may, err := use.of(k)
 			if err != nil {
 				return err
 			}
-			if space == "" || t.Space == space {
-				out = append(out, t)
+			if may {
+				t, err := s.openTemplate(tx, k, v)
+				if err != nil {
+					return err
+				}
+				if space == "" || t.Space == space {
+					out = append(out, t)
+				}
 			}
 			if n++; n == eachBatch {
 				last = bytes.Clone(k)
@@ -159,6 +178,31 @@ func (s *Store) templatesAfter(after []byte, space string) (out []agent.Template
 		return nil
 	})
 	return out, last, err
+}
+
+// usableSubjects tells of templates in the order of their keys whether they may be
+// used; it reads each subject once.
+type usableSubjects struct {
+	s    *Store
+	tx   *bolt.Tx
+	last []byte
+	may  bool
+}
+
+func (u *usableSubjects) of(k []byte) (bool, error) {
+	subject, _, ok := bytes.Cut(k, []byte{0})
+	if !ok {
+		return false, badRecord("template", k, errors.New("its key is malformed"))
+	}
+	if u.last != nil && bytes.Equal(subject, u.last) {
+		return u.may, nil
+	}
+	sub, err := u.s.subject(u.tx, string(subject))
+	if err != nil {
+		return false, err
+	}
+	u.last, u.may = bytes.Clone(subject), u.s.Usable(sub)
+	return u.may, nil
 }
 
 // row is a template on its way into the file.
@@ -256,7 +300,7 @@ func checkNorm(e agent.Embedding) error {
 	return nil
 }
 
-func (s *Store) addTemplates(tx *bolt.Tx, subject string, rows []row) error {
+func (s *Store) addTemplates(tx *bolt.Tx, subject string, rows []row, actor string) error {
 	b, added := bucket(tx, bucketTemplates), 0
 	for _, r := range rows {
 		if err := fixDimension(tx, r.template); err != nil {
@@ -281,7 +325,11 @@ func (s *Store) addTemplates(tx *bolt.Tx, subject string, rows []row) error {
 			Message: fmt.Sprintf("subject %q would have %d templates, the most is %d", subject, n, s.opts.MaxTemplates),
 			Fix:     "delete a template first or enrol anew"}
 	}
-	return addNumber(bucket(tx, bucketMeta), keyTemplates, added)
+	if err := addNumber(bucket(tx, bucketMeta), keyTemplates, added); err != nil {
+		return err
+	}
+	return s.audit(tx, agent.AuditEvent{Action: agent.AuditEnrol, Actor: actor, Subject: subject,
+		Detail: map[string]string{"templates": fmt.Sprint(len(rows))}})
 }
 
 // fixDimension lets the first template of a space decide how long its

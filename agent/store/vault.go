@@ -40,6 +40,8 @@ const (
 	classBiometric class = 'b'
 )
 
+var errSecret = errors.New("a secret of the wrong length")
+
 var classes = []class{classGeneral, classBiometric}
 
 func classOf(owner string) class {
@@ -107,12 +109,17 @@ func (v *vault) bind(what string, row []byte) []byte {
 
 // addStoreKey makes a new version of a class's store key.
 func (v *vault) addStoreKey(tx *bolt.Tx, c class, version uint32, now time.Time) error {
-	key, err := v.random(keys.Size)
+	return v.addSecret(tx, storeKeyRow(c, version), keys.Size, now)
+}
+
+// addSecret makes a random secret and puts it, wrapped by the root key, into
+// bucket keys behind the time.
+func (v *vault) addSecret(tx *bolt.Tx, row []byte, size int, now time.Time) error {
+	key, err := v.random(size)
 	if err != nil {
 		return err
 	}
 	defer clear(key)
-	row := storeKeyRow(c, version)
 	wrapped, err := v.root.Wrap(key, v.bind("store key", row))
 	if err != nil {
 		return err
