@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 
@@ -192,7 +193,16 @@ func (r records) Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []a
 func (c *cli) openStore(cfg config.Config, log *slog.Logger) (*store.Store, error) {
 	root := c.rootKey(cfg)
 	return store.Open(store.Options{Recover: c.recover, MaxBytes: cfg.Store.MaxBytes, Dir: cfg.Data, Device: cfg.Device, Tenant: cfg.Tenant, Log: log.With("part", "store"),
-		Root: func(existing bool) (store.Root, error) { return root.Open(existing) }, AdoptPlain: cfg.Keys.AdoptPlain})
+		Root: func(existing bool) (store.Root, error) { return root.Open(existing) }, AdoptPlain: cfg.Keys.AdoptPlain,
+		Witness: cfg.KeyDir(), Actor: actor()})
+}
+
+// actor names who runs this process, for the audit log.
+func actor() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return "user " + u.Username
+	}
+	return fmt.Sprintf("user %d", os.Getuid())
 }
 
 // rootKey says where the configuration has the root key.
