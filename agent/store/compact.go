@@ -45,9 +45,12 @@ func (d *dbFile) fileSize() int64 {
 }
 
 func (d *dbFile) paysToCompact(over int64) bool {
-	size, st := d.fileSize(), d.db.Stats()
-	free := int64(st.FreePageN+st.PendingPageN) * int64(d.db.Info().PageSize)
-	return size > over && float64(free) > compactFree*float64(size)
+	size, used := d.fileSize(), int64(0)
+	err := guarded(func() error {
+		return d.db.View(func(tx *bolt.Tx) error { used = d.used(tx); return nil })
+	})
+	free := size - used // also what the file has been grown by and nothing has used yet
+	return err == nil && size > over && float64(free) > compactFree*float64(size)
 }
 
 // compactFile rewrites an open file without its free pages and returns it open; on an
