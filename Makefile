@@ -21,7 +21,7 @@ ARGS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor build run test race bench lint fmt fuzz soak kill powercut models eval cover cross clean
+.PHONY: clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut models eval cover cross clean
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
@@ -79,6 +79,9 @@ cover: setup ## test coverage, each function and in total
 	go test -coverprofile=bin/cover.out -coverpkg=./... ./...
 	@go tool cover -func=bin/cover.out | tail -n 1
 	@echo "by line: go tool cover -html=bin/cover.out"
+
+clients: setup build ## drive a started agent with clients of others
+	@cross/clients.sh
 
 cross: setup ## compile for arm64, and without cgo, and check the result
 	@VERSION=$(VERSION) cross/arm64.sh

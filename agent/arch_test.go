@@ -64,7 +64,7 @@ var onlyIn = map[string][]string{
 var adapters = []string{"agent/store", "agent/kiosk", "agent/api", "inference", "camera", "sync"}
 
 // testTools may be imported by tests, and by the packages made for tests.
-var testTools = []string{"go.uber.org/goleak", "pgregory.net/rapid", "golang.org/x/sys/unix", "github.com/hanwen/go-fuse/v2/..."}
+var testTools = []string{"github.com/santhosh-tekuri/jsonschema/...", "go.uber.org/goleak", "pgregory.net/rapid", "golang.org/x/sys/unix", "github.com/hanwen/go-fuse/v2/..."}
 
 // goFile is what the rules look at.
 type goFile struct {

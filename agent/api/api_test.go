@@ -151,11 +151,12 @@ type bench struct {
 	faces   *fakeFaces
 	saver   *fakeSaver
 	token   string
+	tb      testing.TB
 }
 
 func newBench(tb testing.TB, change ...func(*Config)) *bench {
 	tb.Helper()
-	b := &bench{clock: &clock{t: time.Date(2026, 6, 12, 1, 4, 42, 763237000, time.UTC)}, keys: fakeKeys{}, faces: &fakeFaces{}}
+	b := &bench{tb: tb, clock: &clock{t: time.Date(2026, 6, 12, 1, 4, 42, 763237000, time.UTC)}, keys: fakeKeys{}, faces: &fakeFaces{}}
 	b.saver = &fakeSaver{media: map[string]agent.Media{}, now: b.clock.now}
 	c := Config{Keys: b.keys, Compare: b.faces, Saved: b.saver, Media: b.saver, Now: b.clock.now}
 	for _, fn := range change {
@@ -275,12 +276,14 @@ func (b *bench) postAs(tb testing.TB, token, path string, fields ...field) *http
 	return b.do(r, token)
 }
 
+// do answers a request and holds the answer against the OpenAPI document.
 func (b *bench) do(r *http.Request, token string) *httptest.ResponseRecorder {
 	if token != "" {
 		r.Header.Set("X-Api-Key", token)
 	}
 	w := httptest.NewRecorder()
 	b.handler.ServeHTTP(w, r)
+	checkAnswer(b.tb, r, w)
 	return w
 }
 

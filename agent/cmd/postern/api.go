@@ -45,7 +45,7 @@ func (f faces) Compare(t agent.Thresholds, reference, probe *agent.Probe) agent.
 func (a *app) newAPI(b *brain, st *store.Store, health func() error) (*api.Server, error) {
 	k := a.cfg.API
 	return api.New(api.Config{
-		Keys: st, Compare: newFaces(b), Media: st,
+		Keys: st, Compare: newFaces(b), Media: st, Saved: savedRequests{st, k.LinkLife},
 		Health: func() error { return errors.Join(storeHealth(st), health()) }, Ready: func() error { return storeHealth(st) },
 		PublicURL: k.PublicURL, Origins: k.OriginList(), Rates: ratesOf(k.Rates),
 		Workers: k.Parallel, Queue: k.Queue, Timeout: k.Timeout, LinkLife: k.LinkLife,

@@ -1,0 +1,37 @@
+#!/bin/bash
+# Starts an agent on a fresh data folder and runs a command against it, with the
+# address and a key in POSTERN_URL and POSTERN_API_KEY (POSTERN_SANDBOX_KEY: a sandbox key).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+work=$(mktemp -d)
+pid=
+finish() {
+	[ -z "$pid" ] || { kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; } || true
+	rm -rf "$work"
+}
+trap finish EXIT
+
+key() { bin/postern --data "$work/data" --json keys create "$@" | sed -n 's/.*"token": "\(.*\)".*/\1/p'; }
+POSTERN_API_KEY=$(key conformance)
+POSTERN_SANDBOX_KEY=$(key sandbox --sandbox)
+bin/postern --data "$work/data" run --set camera.source=none --set http.listen=127.0.0.1:0 \
+	--set api.rates.read=0 --set api.rates.write=0 --set api.rates.create=0 --set api.rates.biometrics=0 \
+	>"$work/out" 2>"$work/log" &
+pid=$!
+for _ in $(seq 100); do
+	url=$(sed -n 's|.*\(http://[0-9.:]*\)/.*|\1|p' "$work/out")
+	[ -z "$url" ] || break
+	kill -0 $pid 2>/dev/null || { cat "$work/log" >&2; exit 1; }
+	sleep 0.2
+done
+[ -n "$url" ] || { echo 'the agent did not start' >&2; cat "$work/log" >&2; exit 1; }
+export POSTERN_URL=$url POSTERN_API_KEY POSTERN_SANDBOX_KEY POSTERN_DATA=$work/data NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
+
+status=0
+"$@" || status=$?
+if [ $status -ne 0 ] || grep -q 'level=ERROR' "$work/log"; then
+	echo '--- the agent logged:' >&2
+	grep -v 'level=INFO' "$work/log" | tail -n 40 >&2 || true
+fi
+exit $status
