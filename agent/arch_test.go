@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"models":               {},
 	"sync":                 {"agent", "sync/wire", "sync/bus", "github.com/google/uuid", "github.com/eclipse/paho.mqtt.golang/...", "github.com/eclipse/paho.golang/..."},
 	"sync/wire":            {"agent", "github.com/fxamacker/cbor/v2"},
+	"sync/broker":          {"agent", "sync/wire", "github.com/nats-io/nats-server/v2/..."},
 	"sync/hub":             {"agent", "sync/...", "github.com/google/uuid", "go.etcd.io/bbolt/..."},
 }
 
@@ -57,6 +58,7 @@ var onlyIn = map[string][]string{
 	"github.com/tensorflow/tensorflow/...": {"inference"},
 	"github.com/wamuir/graft/...":          {"inference"},
 	"github.com/eclipse/...":               {"sync"},
+	"github.com/nats-io/...":               {"sync"},
 	"go.etcd.io/bbolt/...":                 {"agent/store", "sync/hub"},
 }
 
@@ -314,6 +316,9 @@ func TestImportRulesBite(t *testing.T) {
 		{"sync/uplink/uplink.go", "postern/sync/wire", true},
 		{"sync/wire/codec.go", "github.com/fxamacker/cbor/v2", true},
 		{"sync/uplink/uplink.go", "github.com/fxamacker/cbor/v2", false},
+		{"sync/broker/broker.go", "github.com/nats-io/nats-server/v2/server", true},
+		{"sync/hub/hub.go", "github.com/nats-io/nats-server/v2/server", false},
+		{"agent/cmd/postern/hub.go", "github.com/nats-io/nats-server/v2/server", false},
 		{"sync/wire/codec.go", "postern/sync/uplink", false},
 
 		// The wiring may use all of them, and nobody may use the wiring.

@@ -88,6 +88,7 @@ var licences = []struct{ phrase, name string }{
 	{"GNU GENERAL PUBLIC LICENSE", "GPL"},
 	{"GNU LESSER GENERAL PUBLIC LICENSE", "LGPL"},
 	{"GNU AFFERO GENERAL PUBLIC LICENSE", "AGPL"},
+	{"Eclipse Public License v2.0 and Eclipse Distribution License v1.0", "EPL-2.0 or BSD-3-Clause"},
 	{"Mozilla Public License Version 2.0", "MPL-2.0"},
 	{"This project is covered by two different licenses: MIT and Apache.", "MIT and Apache-2.0"},
 	{"Permission is hereby granted, free of charge", "MIT"},
@@ -108,7 +109,7 @@ func licenceOf(text string) string {
 }
 
 func TestLicences(t *testing.T) {
-	accepted := []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT and Apache-2.0"}
+	accepted := []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT and Apache-2.0", "EPL-2.0 or BSD-3-Clause"}
 	forTests := []string{"pgregory.net/rapid"} // MPL-2.0
 	rows := documented(t)
 	for _, r := range requirements(t) {
