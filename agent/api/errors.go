@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"postern/agent"
+	"postern/agent/cases"
 )
 
 // Error is an answer that is not a success: a status and the JSON body of it.
@@ -84,6 +85,14 @@ func answerFor(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
+	}
+	var refused *cases.Refusal
+	if errors.As(err, &refused) {
+		status := http.StatusBadRequest
+		if refused.Forbidden {
+			status = http.StatusForbidden
+		}
+		return &Error{Status: status, Body: refused.Body()}
 	}
 	var tooBig *http.MaxBytesError
 	if errors.As(err, &tooBig) {

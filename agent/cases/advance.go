@@ -84,12 +84,12 @@ func (s *Session) Advance(in Input, judge Judge, now time.Time, idle time.Durati
 	if want, _ := s.Awaits(); want != in {
 		return &agent.Error{Code: agent.CodeConflict, Message: "the session awaits " + inputName(want) + ", not " + inputName(in)}
 	}
+	s.ActiveAt, s.UpdatedAt = now, now
 	if s.Status == NotStarted {
 		if err := s.become(InProgress, now); err != nil {
 			return err
 		}
 	}
-	s.ActiveAt, s.UpdatedAt = now, now
 	s.reopen(in)
 	if err := s.compute(in, judge, now); err != nil {
 		return err

@@ -345,9 +345,12 @@ func newStep(name string, d defaults) (Step, error) {
 		return Step{}, err
 	}
 	s := Step{Feature: f, Thresholds: usualThresholds[f], MaxAttempts: d.attempts}
-	if f != IDVerification {
-		d.apply(&s.Thresholds)
+	if f == IDVerification {
+		// Many documents show the portrait twice.
+		s.Actions = map[agent.Risk]Action{agent.RiskSeveralFaces: DoNothing}
+		return s, nil
 	}
+	d.apply(&s.Thresholds)
 	return s, nil
 }
 
@@ -411,13 +414,20 @@ func ParseMetadata(field string, raw json.RawMessage) (json.RawMessage, error) {
 	return out.Bytes(), nil
 }
 
-// depth refuses values nested so deeply that readers elsewhere give up.
+// depth refuses values that readers elsewhere cannot take: nested too deeply, or with
+// a number beyond what a double holds.
 func depth(raw []byte, most int) error {
 	d, n := json.NewDecoder(bytes.NewReader(raw)), 0
+	d.UseNumber()
 	for {
 		t, err := d.Token()
 		if err != nil {
 			return nil // the end: it is valid JSON already
+		}
+		if v, ok := t.(json.Number); ok {
+			if _, err := v.Float64(); err != nil {
+				return errors.New("A number is out of range.")
+			}
 		}
 		switch t {
 		case json.Delim('{'), json.Delim('['):

@@ -119,10 +119,34 @@ type Happening struct {
 	At   time.Time `json:"at"`
 }
 
-// Face is the latest capture that a session has of one kind.
+// Face is the latest picture that a session has of one kind, with what was seen in
+// it. The template, where there is one, is stored beside the session under the kind.
 type Face struct {
-	Media    string `json:"media"`    // id of the picture
-	Template string `json:"template"` // id of the stored template; "" where no face was found
+	Media    string         `json:"media"`          // id of the picture; "" for none
+	Crop     string         `json:"crop,omitempty"` // id of the part with the face
+	Found    bool           `json:"found"`          // there is a face, and a template of it
+	Box      agent.Box      `json:"box,omitzero"`
+	Others   []agent.Face   `json:"others,omitempty"`
+	Quality  agent.Quality  `json:"quality,omitzero"`
+	Liveness agent.Liveness `json:"liveness,omitzero"`
+	ModelID  string         `json:"model_id,omitempty"`
+	Space    string         `json:"space,omitempty"`
+}
+
+// The kinds of faces, which are the ids of their templates.
+const (
+	FaceCapture  = "capture"
+	FaceDocument = "document"
+	FacePortrait = "portrait"
+)
+
+// Probe is what the pipeline saw, with the stored embedding put back.
+func (f *Face) Probe(e agent.Embedding) agent.Probe {
+	p := agent.Probe{Quality: f.Quality, Liveness: f.Liveness, ModelID: f.ModelID, Space: f.Space}
+	if f.Found {
+		p.Face, p.Faces, p.Others, p.Embedding = &agent.Face{Box: f.Box}, 1+len(f.Others), f.Others, e
+	}
+	return p
 }
 
 // Session is one verification case.

@@ -40,6 +40,7 @@ type Destination struct {
 	Label    string    `json:"label"`
 	URL      string    `json:"url"`
 	Enabled  bool      `json:"enabled"`
+	Sandbox  bool      `json:"sandbox,omitempty"` // hears of sandbox sessions, and of no others
 	Version  string    `json:"webhook_version"`
 	Events   []string  `json:"subscribed_events"`
 	Secret   string    `json:"secret_shared_key"`

@@ -58,6 +58,7 @@ type Workflow struct {
 	Version     int       `json:"version"`
 	Status      string    `json:"status"`
 	Label       string    `json:"label"`
+	Sandbox     bool      `json:"sandbox,omitempty"` // made by a sandbox key, for sandbox sessions
 	Variants    []Variant `json:"variants"`
 	Default     bool      `json:"is_default"`
 	Retries     int       `json:"max_retry_attempts"` // of each step, where it does not say itself

@@ -30,6 +30,8 @@ type Config struct {
 	Throttle  Throttle  `yaml:"throttle"`
 	HTTP      HTTP      `yaml:"http"`
 	API       API       `yaml:"api"`
+	Sessions  Sessions  `yaml:"sessions"`
+	Webhooks  Webhooks  `yaml:"webhooks"`
 }
 
 // KeyStore says where the root key is, which opens all stored records.
@@ -194,6 +196,19 @@ type Rates struct {
 	Biometrics int `yaml:"biometrics"` // face match, liveness, face search
 }
 
+// Sessions configures verification sessions of the API.
+type Sessions struct {
+	AbandonAfter time.Duration `yaml:"abandon_after"` // silence of the person after which a session in progress is abandoned
+	KeepMedia    time.Duration `yaml:"keep_media"`    // how long their pictures are kept
+	SearchLimit  int           `yaml:"search_limit"`  // faces of former sessions that a search looks at; some 2 kB of memory each
+}
+
+// Webhooks configures the delivery of webhooks.
+type Webhooks struct {
+	AllowLoopback bool          `yaml:"allow_loopback"` // for development: receivers on this machine, and plain http
+	KeepLog       time.Duration `yaml:"keep_log"`       // how long deliveries stay in the log
+}
+
 // Default returns the compiled defaults.
 func Default() Config {
 	return Config{
@@ -230,5 +245,7 @@ func Default() Config {
 		HTTP:     HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12, MaxConnections: 12000},
 		API: API{Parallel: 1, Queue: 32, Timeout: 30 * time.Second, LinkLife: time.Hour,
 			Rates: Rates{Read: 600, Write: 300, Create: 600, PDF: 50, Biometrics: 600}},
+		Sessions: Sessions{AbandonAfter: time.Hour, KeepMedia: 90 * 24 * time.Hour, SearchLimit: 10_000},
+		Webhooks: Webhooks{KeepLog: 30 * 24 * time.Hour},
 	}
 }

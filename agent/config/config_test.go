@@ -74,7 +74,9 @@ var values = map[string]string{
 	"http.max_connections": "100", "api.public_url": "https://door.example", "api.origins": "https://app.example", "api.parallel": "2",
 	"api.queue": "8", "api.timeout": "10s", "api.link_life": "10m", "api.rates.read": "1", "api.rates.write": "2", "api.rates.create": "3",
 	"api.rates.pdf": "4", "api.rates.biometrics": "5",
-	"store.max_bytes": "1048576",
+	"sessions.abandon_after": "30m", "sessions.keep_media": "24h", "sessions.search_limit": "100", "webhooks.allow_loopback": "true",
+	"webhooks.keep_log": "48h",
+	"store.max_bytes":   "1048576",
 
 	"quality.enrol.min_eye_distance": "41", "quality.enrol.min_luminance": "16", "quality.enrol.max_luminance": "84",
 	"quality.enrol.min_sharpness": "41", "quality.enrol.max_yaw": "24", "quality.enrol.max_pitch": "24",

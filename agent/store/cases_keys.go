@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 
@@ -86,42 +85,44 @@ func (s *Store) RevokeAPIKey(id string) (agent.APIKey, error) {
 	return k, err
 }
 
-const mediaKeyBytes = 32
+const secretBytes = 32
 
-// MediaKey returns the secret that signs the links to pictures. It is made when it
-// is first asked for, and stays.
-func (s *Store) MediaKey() ([]byte, error) {
+// MediaKey returns the secret that signs the links to pictures.
+func (s *Store) MediaKey() ([]byte, error) { return s.caseSecret(KindLinkKey) }
+
+// ShareKey returns the secret that signs the tokens with which sessions are shared.
+func (s *Store) ShareKey() ([]byte, error) { return s.caseSecret(KindShareKey) }
+
+// caseSecret returns a random secret that is made when it is first asked for, and stays.
+func (s *Store) caseSecret(name string) ([]byte, error) {
 	var key []byte
-	read := func(tx *bolt.Tx) error {
-		v := bucket(tx, caseSecrets).Get([]byte(KindLinkKey))
-		if v == nil {
-			return nil
-		}
-		var err error
-		if key, err = s.unseal(tx, v, caseBinding(KindLinkKey, "", "")); err != nil {
-			return badRecord(KindLinkKey, nil, err)
+	read := func(tx *bolt.Tx) (err error) {
+		if v := bucket(tx, caseSecrets).Get([]byte(name)); v != nil {
+			if key, err = s.unseal(tx, v, caseBinding(name, "", "")); err != nil {
+				return badRecord(name, nil, err)
+			}
 		}
 		return nil
 	}
 	if err := s.view(s.cases, read); err != nil || key != nil {
-		return bytes.Clone(key), err
+		return key, err
 	}
 	err := s.grow(s.cases, func(tx *bolt.Tx) error {
 		if err := read(tx); err != nil || key != nil {
 			return err
 		}
-		key = make([]byte, mediaKeyBytes)
+		key = make([]byte, secretBytes)
 		s.randMu.Lock()
 		_, err := io.ReadFull(s.opts.Rand, key)
 		s.randMu.Unlock()
 		if err != nil {
 			return err
 		}
-		v, err := s.seal(tx, key, caseBinding(KindLinkKey, "", ""))
+		v, err := s.seal(tx, key, caseBinding(name, "", ""))
 		if err != nil {
 			return err
 		}
-		return bucket(tx, caseSecrets).Put([]byte(KindLinkKey), v)
+		return bucket(tx, caseSecrets).Put([]byte(name), v)
 	})
 	return key, err
 }

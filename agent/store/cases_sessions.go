@@ -15,21 +15,12 @@ import (
 	"postern/agent/cases"
 )
 
-// Attachments are what a change of a session brings along, stored in the same
-// transaction.
-type Attachments struct {
-	Media []agent.Media
-	Faces []agent.Template
-	Drop  []string // media and face ids that nothing refers to any more
-	Event string   // an event besides the changes of status: data.updated
-}
-
 // CreateSession stores a new session under the next number and queues its first
 // event, all in one transaction. An empty ID gets a UUIDv7. When reuse is given it
 // sees the unfinished sessions of the same vendor_data, newest first, in the same
 // transaction: if it takes one, by returning true, that session is stored as reuse
 // has left it and returned instead.
-func (s *Store) CreateSession(c cases.Session, a Attachments, reuse func(*cases.Session) bool) (cases.Session, error) {
+func (s *Store) CreateSession(c cases.Session, a cases.Attachments, reuse func(*cases.Session) bool) (cases.Session, error) {
 	if err := s.fillID(&c.ID); err != nil {
 		return cases.Session{}, err
 	}
@@ -42,7 +33,7 @@ func (s *Store) CreateSession(c cases.Session, a Attachments, reuse func(*cases.
 			}
 			if old != nil {
 				out = *old
-				return s.storeSession(tx, &out, out.Revision, Attachments{})
+				return s.storeSession(tx, &out, out.Revision, cases.Attachments{})
 			}
 		}
 		out = c
@@ -55,7 +46,7 @@ func (s *Store) CreateSession(c cases.Session, a Attachments, reuse func(*cases.
 	return out, nil
 }
 
-func (s *Store) insertSession(tx *bolt.Tx, c *cases.Session, a Attachments) error {
+func (s *Store) insertSession(tx *bolt.Tx, c *cases.Session, a cases.Attachments) error {
 	meta := bucket(tx, bucketMeta)
 	n, err := number(meta, keyLastSession)
 	if err != nil {
@@ -108,7 +99,7 @@ func (s *Store) reusable(tx *bolt.Tx, vendor string, reuse func(*cases.Session) 
 // changes it. Each change of status, and the event that fn asks for, is queued for
 // the webhook destinations in the same transaction. An error of fn changes nothing.
 // fn must be quick and must not call the Store.
-func (s *Store) UpdateSession(id string, fn func(*cases.Session) (Attachments, error)) (cases.Session, error) {
+func (s *Store) UpdateSession(id string, fn func(*cases.Session) (cases.Attachments, error)) (cases.Session, error) {
 	var out cases.Session
 	err := s.grow(s.cases, func(tx *bolt.Tx) error {
 		c, err := s.sessionByID(tx, id)
@@ -135,7 +126,7 @@ func (s *Store) UpdateSession(id string, fn func(*cases.Session) (Attachments, e
 }
 
 // storeSession writes the session, its indexes, attachments and events.
-func (s *Store) storeSession(tx *bolt.Tx, c *cases.Session, revision uint64, a Attachments) error {
+func (s *Store) storeSession(tx *bolt.Tx, c *cases.Session, revision uint64, a cases.Attachments) error {
 	if revision > 0 {
 		old, err := s.sessionByNumber(tx, c.Number)
 		if err != nil {
@@ -326,29 +317,13 @@ func (s *Store) dropSession(tx *bolt.Tx, c *cases.Session) error {
 	return s.dropOwner(tx, SessionOwner(c.ID))
 }
 
-// SessionQuery selects sessions. Criteria that are set must all hold; a nil list
-// is no criterion, an empty one matches nothing.
-type SessionQuery struct {
-	Environment string
-	Statuses    []cases.Status
-	VendorData  string
-	Workflows   []string  // groups
-	Allowed     []string  // groups that the caller may see; nil: all
-	From, To    time.Time // of creation; To is not included
-	Number      uint64    // exactly this one
-	Digits      string    // the number starts with these
-	Text        string    // part of the name or of vendor_data, whatever the case
-	Offset      int
-	Limit       int // 1..1000; 0 means 100
-}
-
 // Sessions lists sessions, newest first, with the exact number that match. All of it
 // is read in one transaction.
-func (s *Store) Sessions(q SessionQuery) (page []cases.Session, count int, err error) {
+func (s *Store) Sessions(q cases.SessionQuery) (page []cases.Session, count int, err error) {
 	q.Limit = clampLimit(q.Limit)
 	page = []cases.Session{}
 	err = s.view(s.cases, func(tx *bolt.Tx) error {
-		numbers := q.numbers(tx)
+		numbers := numbersOf(tx, &q)
 		if q.Text != "" {
 			if numbers, err = s.containing(tx, numbers, q.Text); err != nil {
 				return err
@@ -382,8 +357,8 @@ func compare(a, b uint64) int {
 }
 
 // numbers answers all criteria but the text from the indexes.
-func (q *SessionQuery) numbers(tx *bolt.Tx) []uint64 {
-	sets := [][]uint64{q.byStatus(tx)}
+func numbersOf(tx *bolt.Tx, q *cases.SessionQuery) []uint64 {
+	sets := [][]uint64{byStatus(tx, q)}
 	if q.VendorData != "" {
 		sets = append(sets, keysOf(bucket(tx, caseVendors), digest(q.VendorData)[:16]))
 	}
@@ -398,7 +373,14 @@ func (q *SessionQuery) numbers(tx *bolt.Tx) []uint64 {
 		sets = append(sets, in)
 	}
 	if !q.From.IsZero() || !q.To.IsZero() {
-		sets = append(sets, q.byDate(tx))
+		sets = append(sets, byDate(tx, q))
+	}
+	if q.ID != "" {
+		var one []uint64
+		if v := bucket(tx, caseIDs).Get([]byte(q.ID)); len(v) == 8 {
+			one = append(one, binary.BigEndian.Uint64(v))
+		}
+		sets = append(sets, one)
 	}
 	out := intersect(sets)
 	if q.Number > 0 || q.Digits != "" {
@@ -409,7 +391,7 @@ func (q *SessionQuery) numbers(tx *bolt.Tx) []uint64 {
 	return out
 }
 
-func (q *SessionQuery) byStatus(tx *bolt.Tx) (out []uint64) {
+func byStatus(tx *bolt.Tx, q *cases.SessionQuery) (out []uint64) {
 	b := bucket(tx, caseStatuses)
 	if q.Statuses == nil {
 		return keysOf(b, prefix(q.Environment))
@@ -422,7 +404,7 @@ func (q *SessionQuery) byStatus(tx *bolt.Tx) (out []uint64) {
 	return out
 }
 
-func (q *SessionQuery) byDate(tx *bolt.Tx) (out []uint64) {
+func byDate(tx *bolt.Tx, q *cases.SessionQuery) (out []uint64) {
 	c := bucket(tx, caseDates).Cursor()
 	end := []byte(nil)
 	if !q.To.IsZero() {

@@ -38,7 +38,7 @@ func (s *Store) announce(tx *bolt.Tx, c *cases.Session, event string) error {
 // queue stores an event once, and one delivery a destination and name.
 func (s *Store) queue(tx *bolt.Tx, dests []cases.Destination, e cases.Event) error {
 	for _, d := range dests {
-		if !d.Enabled {
+		if !d.Enabled || d.Sandbox != (e.Session.Environment == cases.Sandbox) {
 			continue
 		}
 		for _, name := range e.Session.Names(e.Type) {
@@ -101,18 +101,11 @@ func (s *Store) putDelivery(tx *bolt.Tx, d, old *cases.Delivery) error {
 
 func queueKey(d *cases.Delivery) []byte { return append(timeKey(d.NextAt), d.UUID...) }
 
-// Due is a delivery whose time has come, with all that is needed to make it.
-type Due struct {
-	Delivery    cases.Delivery
-	Event       cases.Event
-	Destination cases.Destination
-}
-
 // DueDeliveries returns deliveries to be made at or before now, the most overdue
 // first, but none of the destinations in busy. It changes nothing: a delivery leaves
 // the queue by RecordDelivery only, so a process that dies makes it again. next is
 // when the first that is not due yet will be; zero when there is none.
-func (s *Store) DueDeliveries(now time.Time, busy map[string]bool, limit int) (due []Due, next time.Time, err error) {
+func (s *Store) DueDeliveries(now time.Time, busy map[string]bool, limit int) (due []cases.Due, next time.Time, err error) {
 	var bad error
 	err = s.view(s.cases, func(tx *bolt.Tx) error {
 		c := bucket(tx, caseQueue).Cursor()
@@ -145,8 +138,8 @@ func (s *Store) DueDeliveries(now time.Time, busy map[string]bool, limit int) (d
 	return due, next, err
 }
 
-func (s *Store) due(tx *bolt.Tx, d cases.Delivery) (Due, error) {
-	out := Due{Delivery: d}
+func (s *Store) due(tx *bolt.Tx, d cases.Delivery) (cases.Due, error) {
+	out := cases.Due{Delivery: d}
 	var err error
 	if out.Destination, err = s.destination(tx, d.Destination); err != nil {
 		return out, err
@@ -253,16 +246,8 @@ func (s *Store) Delivery(uuid string) (cases.Delivery, error) {
 	return d, err
 }
 
-// DeliveryQuery selects deliveries of the log; one of the two is set.
-type DeliveryQuery struct {
-	Destination string
-	SessionID   string
-	Offset      int
-	Limit       int // 1..1000; 0 means 100
-}
-
 // Deliveries lists the log, newest first, with how many there are.
-func (s *Store) Deliveries(q DeliveryQuery) (page []cases.Delivery, count int, err error) {
+func (s *Store) Deliveries(q cases.DeliveryQuery) (page []cases.Delivery, count int, err error) {
 	q.Limit = clampLimit(q.Limit)
 	page = []cases.Delivery{}
 	err = s.view(s.cases, func(tx *bolt.Tx) error {

@@ -36,6 +36,7 @@ const (
 	KindDelivery    = "delivery"
 	KindKey         = "API key"
 	KindLinkKey     = "key of picture links"
+	KindShareKey    = "key of share tokens"
 
 	KindAudit = "audit"
 )

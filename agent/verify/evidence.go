@@ -108,6 +108,9 @@ func (e *Evidence) Fail() { e.failed = true }
 // Frames returns how many frames are evidence, and how many were seen.
 func (e *Evidence) Frames() (used, seen int) { return e.used, e.seen }
 
+// Liveness returns the liveness fused over the frames used.
+func (e *Evidence) Liveness() agent.Liveness { return e.liveness }
+
 // Embedding returns the fused embedding, nil when there is none.
 func (e *Evidence) Embedding() agent.Embedding {
 	if e.sum == nil {

@@ -42,15 +42,20 @@ func (f faces) Compare(t agent.Thresholds, reference, probe *agent.Probe) agent.
 }
 
 // newAPI makes the API's server over the parts of the agent.
-func (a *app) newAPI(b *brain, st *store.Store, health func() error) (*api.Server, error) {
+func (a *app) newAPI(b *brain, st *store.Store, cs *caseParts, health func() error) (*api.Server, error) {
 	k := a.cfg.API
-	return api.New(api.Config{
-		Keys: st, Compare: newFaces(b), Media: st, Saved: savedRequests{st, k.LinkLife},
+	server, err := api.New(api.Config{
+		Keys: st, Compare: newFaces(b), Media: st, Saved: saver{cs.flow}, Screen: screener{cs.flow},
 		Health: func() error { return errors.Join(storeHealth(st), health()) }, Ready: func() error { return storeHealth(st) },
 		PublicURL: k.PublicURL, Origins: k.OriginList(), Rates: ratesOf(k.Rates),
 		Workers: k.Parallel, Queue: k.Queue, Timeout: k.Timeout, LinkLife: k.LinkLife,
 		Log: a.log.With("part", "api"), Now: time.Now,
 	})
+	if err != nil {
+		return nil, err
+	}
+	server.AddCases(cs.flow, cs.pdf)
+	return server, nil
 }
 
 func ratesOf(r config.Rates) map[api.Budget]int {

@@ -109,14 +109,21 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	if cam == frameSource(noCamera{}) {
 		seen = func() error { return nil }
 	}
-	server, err := a.newAPI(b, st, seen)
+	cs, err := a.newCases(b, st, svc)
 	if err != nil {
 		return err
 	}
+	server, err := a.newAPI(b, st, cs, seen)
+	if err != nil {
+		return err
+	}
+	cs.deliverer.Links = server.WebhookLinks("http://" + l.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
 	g.Go(func() error { return serveControl(ctx, a.cfg.Data, st, a.log) })
 	g.Go(func() error { return a.watch(ctx, w) })
+	g.Go(func() error { return cs.flow.Run(ctx) })
+	g.Go(func() error { return cs.deliverer.Run(ctx) })
 	g.Go(func() error { return a.keep(ctx, st) })
 	err = g.Wait()
 	a.log.Info("agent stopped", "err", err)
