@@ -41,7 +41,7 @@ func (s *Store) attach(d *dbFile, root Root) error {
 	case err != nil:
 		return err
 	case sealed:
-		return s.rewrap(d)
+		return nil
 	case rows && !root.Adopting() && !s.opts.AdoptPlain:
 		return &agent.Error{Code: agent.CodeStorage,
 			Message: d.name() + " holds records that are not encrypted, although there has been a root key before",

@@ -36,12 +36,23 @@ type dbFile struct {
 	// error, so that nobody commits after an error that must stop all commits.
 	writing sync.Mutex
 
+	// swap is held for reading over every transaction, and for writing while
+	// compaction puts another file under the store.
+	swap sync.RWMutex
+
 	schema  schema
 	version uint64 // of the schema
 	epoch   string
 	vault   *vault // nil until attached
 
 	audited atomic.Int64 // audit entries since the witness was told
+}
+
+// using runs a transaction of the open file.
+func (d *dbFile) using(fn func() error) error {
+	d.swap.RLock()
+	defer d.swap.RUnlock()
+	return guarded(fn)
 }
 
 func (d *dbFile) name() string { return fmt.Sprintf("data file %q", d.path) }

@@ -34,6 +34,7 @@ type Store struct {
 	cases     *dbFile
 	group     group
 
+	rotating  sync.Mutex // held while keys are rotated or files compacted
 	copying   sync.Mutex // held while a good copy is made, and while somebody is deleted
 	recovered []Recovery
 
@@ -129,7 +130,8 @@ func (s *Store) unlock() error {
 	if err := s.meetWitness(); err != nil {
 		return err
 	}
-	return root.Settle()
+	var r Rotation
+	return s.finishRotations(&r)
 }
 
 // makeDir makes the folder and syncs its parent, so that a power cut does not
@@ -178,7 +180,7 @@ func (s *Store) view(d *dbFile, fn func(*bolt.Tx) error) error {
 		return err
 	}
 	var run running
-	err := guarded(func() error { return d.db.View(run.wrap(fn)) })
+	err := d.using(func() error { return d.db.View(run.wrap(fn)) })
 	if !run.inside {
 		d.noteStuck(err) // a panic inside fn is different: View has cleaned up
 	}
@@ -202,7 +204,7 @@ func (s *Store) update(d *dbFile, fn func(*bolt.Tx) error) error {
 		}
 	}
 	var run running
-	err := guarded(func() error { return d.db.Update(run.wrap(fn)) })
+	err := d.using(func() error { return d.db.Update(run.wrap(fn)) })
 	d.noteStuck(err)
 	if err == nil && d.audited.Load() >= witnessEvery {
 		s.note(s.tellWitness())
@@ -257,10 +259,15 @@ func (s *Store) verdict(d *dbFile, err, own error) error {
 	} else {
 		err = diskError(d.name(), err)
 	}
+	s.noteBroken(err)
+	return err
+}
+
+// noteBroken stops all further writes.
+func (s *Store) noteBroken(err error) {
 	if s.broken.CompareAndSwap(nil, &err) {
 		close(s.brokenC)
 	}
-	return err
 }
 
 // Broken is closed when an error has made further writes unsafe: Err says which. The

@@ -57,6 +57,8 @@ type Root interface {
 	Unwrap(wrapped, ad []byte) (key []byte, current bool, err error)
 	// Adopting reports whether records without encryption may be taken over.
 	Adopting() bool
+	// Rotate puts a new root key beside the present one, which stays until Settle.
+	Rotate() error
 	// Settle says that everything is wrapped by the root key in use.
 	Settle() error
 	// Close zeroes the root key in memory.
@@ -372,11 +374,10 @@ func (v *vault) seal(tx *bolt.Tx, payload []byte, b Binding) ([]byte, error) {
 	}
 	gen := generation(tx, b.Subject)
 	if gen == 0 {
-		round, err := number(bucket(tx, bucketMeta), keyRound)
-		if err != nil {
+		var err error
+		if gen, err = round(tx); err != nil {
 			return nil, err
 		}
-		gen = uint32(max(round, 1))
 		if err := v.addOwner(tx, b.Subject, gen); err != nil {
 			return nil, err
 		}

@@ -116,7 +116,7 @@ func (s *Store) tellWitness() error {
 	cs := []Checkpoint{}
 	for _, d := range s.files() {
 		// Read past the verbs' own checks: this is also called while closing.
-		err := guarded(func() error {
+		err := d.using(func() error {
 			return d.db.View(func(tx *bolt.Tx) error {
 				seq, hash, err := auditEnd(tx)
 				if seq > 0 {
