@@ -14,7 +14,10 @@ if [ ! -f $sample/feed.avi ]; then
 	$postern camera sample --faces .cache/faces --out $sample/feed.avi
 fi
 if ! $postern --data $data subjects show obama >/dev/null 2>&1; then
-	$postern --data $data enroll obama .cache/faces/obama.jpg --name 'Barack Obama'
+	$postern --data $data enroll obama .cache/faces/obama.jpg --name 'Barack Obama' \
+		--consent 'nobody: a public-domain portrait' --purpose 'demonstration'
+elif ! $postern --data $data subjects show obama --json | grep -q given_by; then
+	$postern --data $data consent obama --consent 'nobody: a public-domain portrait' --purpose 'demonstration'
 fi
 exec $postern --data $data run --set camera.source=$sample/feed.avi --set camera.loop=true \
 	--set camera.real_time=true --set identify.enabled=true "$@"

@@ -22,6 +22,7 @@ type Config struct {
 	Store     Store     `yaml:"store"`
 	Inference Inference `yaml:"inference"`
 	Camera    Camera    `yaml:"camera"`
+	Enrol     Enrol     `yaml:"enrol"`
 	Match     Match     `yaml:"match"`
 	Identify  Identify  `yaml:"identify"`
 	Quality   Quality   `yaml:"quality"`
@@ -36,9 +37,11 @@ type Config struct {
 
 // KeyStore says where the root key is, which opens all stored records.
 type KeyStore struct {
-	Root       string `yaml:"root"`        // file, credential (systemd) or tpm
-	Dir        string `yaml:"dir"`         // folder of the key file or the sealed key; empty: the data folder's name and ".keys"
-	AdoptPlain bool   `yaml:"adopt_plain"` // encrypt the unencrypted records of an old data folder under a root key that is not new
+	Root        string        `yaml:"root"`         // file, credential (systemd) or tpm
+	Dir         string        `yaml:"dir"`          // folder of the key file or the sealed key; empty: the data folder's name and ".keys"
+	RotateEvery time.Duration `yaml:"rotate_every"` // age at which a running agent rotates the store keys; 0: never
+	PurgeAfter  time.Duration `yaml:"purge_after"`  // and how long after an erasure at the latest
+	AdoptPlain  bool          `yaml:"adopt_plain"`  // encrypt the unencrypted records of an old data folder under a root key that is not new
 }
 
 // KeyDir is the folder of the keys, beside the data folder unless it is set: who
@@ -94,6 +97,11 @@ type Crop struct {
 	Y float64 `yaml:"y"`
 	W float64 `yaml:"w"`
 	H float64 `yaml:"h"`
+}
+
+// Enrol configures who may be enrolled.
+type Enrol struct {
+	RequireConsent bool `yaml:"require_consent"` // without a consent with its purpose nobody is enrolled, and no template is used
 }
 
 // Match sets the thresholds of two-picture and 1:1 decisions (score 0..100).
@@ -213,7 +221,8 @@ type Webhooks struct {
 func Default() Config {
 	return Config{
 		Data:  "data",
-		Keys:  KeyStore{Root: "file"},
+		Keys:  KeyStore{Root: "file", RotateEvery: 720 * time.Hour, PurgeAfter: 24 * time.Hour},
+		Enrol: Enrol{RequireConsent: true},
 		Store: Store{MaxBytes: 256 << 20},
 		Log:   Log{Level: "info", Format: "text"},
 		Inference: Inference{

@@ -58,6 +58,7 @@ func TestDefaults(t *testing.T) {
 // values has another valid value for every setting.
 var values = map[string]string{
 	"data": "/var/lib/postern", "device": "door-7", "tenant": "acme", "keys.root": "credential", "keys.dir": "/etc/postern", "keys.adopt_plain": "true",
+	"keys.rotate_every": "24h", "keys.purge_after": "1h", "enrol.require_consent": "false",
 	"log.level": "debug", "log.format": "json",
 	"inference.library": "/usr/lib/x.so", "inference.threads": "2", "inference.parallel": "4",
 	"camera.source": "rtsp://camera/1", "camera.kind": "url", "camera.width": "640", "camera.height": "480",

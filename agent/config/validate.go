@@ -154,6 +154,8 @@ func (c Config) ranges() error {
 		{"api.rates.biometrics", float64(c.API.Rates.Biometrics), 0, 1e6},
 		{"store.max_bytes", float64(c.Store.MaxBytes), 1 << 20, 16 << 30},
 		{"live.budget", seconds(c.Live.Budget), 0.1, 60},
+		{"keys.rotate_every", seconds(c.Keys.RotateEvery), 0, 10 * 365 * 24 * 3600},
+		{"keys.purge_after", seconds(c.Keys.PurgeAfter), 0, 30 * 24 * 3600},
 		{"live.gone", seconds(c.Live.Gone), 0.1, 60},
 	} {
 		if k.value < k.lo || k.value > k.hi {

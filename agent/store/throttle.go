@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -62,7 +63,11 @@ func (s *Store) Unlock(subject string) (throttle.State, error) {
 		if was.Failures == 0 {
 			return coded(agent.CodeNotFound, "no failed attempts are counted for %s", throttleName(subject))
 		}
-		return bucket(tx, bucketThrottle).Delete(throttleKey(subject))
+		if err := bucket(tx, bucketThrottle).Delete(throttleKey(subject)); err != nil {
+			return err
+		}
+		return s.audit(tx, agent.AuditEvent{Action: agent.AuditOverride, Subject: subject,
+			Detail: map[string]string{"what": "unlocked after failed attempts", "failures": fmt.Sprint(was.Failures)}})
 	})
 	return was, err
 }

@@ -16,6 +16,8 @@ type Enrolment struct {
 	Pictures  []*agent.Frame
 	// AllowDuplicate enrols a face that is enrolled under another subject already.
 	AllowDuplicate bool
+	// Consent is recorded with the subject; the zero value keeps the one there is.
+	Consent agent.Consent
 	// Progress is called before each picture; nil is allowed.
 	Progress func(done, total int)
 }
@@ -54,7 +56,7 @@ func (s *Service) Enrol(ctx context.Context, q Enrolment) (Enrolled, error) {
 	if err := s.sameFace(q, out.Templates); err != nil {
 		return out, err
 	}
-	out.Subject, out.Templates, err = s.store.Enrol(agent.Subject{ID: q.SubjectID, Name: q.Name}, out.Templates)
+	out.Subject, out.Templates, err = s.store.Enrol(agent.Subject{ID: q.SubjectID, Name: q.Name, Consent: q.Consent}, out.Templates)
 	if err != nil {
 		return out, err
 	}

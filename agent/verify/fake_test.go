@@ -193,6 +193,10 @@ func (m *memory) DeleteSubject(id string) (int, error) {
 	return n, nil
 }
 
+func (m *memory) Usable(s agent.Subject) bool {
+	return !s.Consent.Given() || s.Consent.Holds(time.Now())
+}
+
 func (m *memory) AppendResult(r agent.Result) (agent.Result, error) {
 	end, err := m.begin("AppendResult")
 	if err != nil {

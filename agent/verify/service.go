@@ -21,6 +21,8 @@ type records interface {
 	// Enrol stores the subject and adds the templates in one transaction.
 	Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []agent.Template, error)
 	DeleteSubject(id string) (int, error)
+	// Usable reports whether the subject's consent lets its templates be compared now.
+	Usable(s agent.Subject) bool
 	// AppendResult returns when the result is durable. It counts failed attempts.
 	AppendResult(r agent.Result) (agent.Result, error)
 	// Throttle reads that counting, of a subject or with "" of the device.
@@ -100,8 +102,31 @@ func (s *Service) Delete(id string) (int, error) {
 	return n, err
 }
 
+// Change runs fn, which erases a subject or changes whether its templates may be
+// used, with the subject out of the gallery, and takes back what may be used then.
+func (s *Service) Change(id string, fn func() error) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.gallery.remove(id)
+	err := fn()
+	if back := s.reload(id); back != nil && agent.ErrorCode(back) != agent.CodeNotFound {
+		err = errors.Join(err, fmt.Errorf("its templates stay unused until restart: %w", back))
+	}
+	return err
+}
+
+// mayCompare reports whether a subject's templates may be used now.
+func (s *Service) mayCompare(id string) bool {
+	sub, err := s.store.Subject(id)
+	return err == nil && s.store.Usable(sub)
+}
+
 // reload puts a subject's stored templates back into the gallery.
 func (s *Service) reload(id string) error {
+	sub, err := s.store.Subject(id)
+	if err != nil || !s.store.Usable(sub) {
+		return err
+	}
 	ts, err := s.store.Templates(id)
 	if err != nil {
 		return err
@@ -143,6 +168,9 @@ func (s *Service) LookupClaim(subjectID string, ev *Evidence) (agent.Decision, e
 func (s *Service) compareClaim(subjectID string, ev *Evidence) agent.Decision {
 	start := time.Now()
 	e := s.base(ev)
+	if e.Scored && !s.mayCompare(subjectID) {
+		e.Scored = false // consent was withdrawn or has expired: as if there were no template
+	}
 	if e.Scored {
 		e.Cosine, e.Scored = s.gallery.subject(subjectID, ev.Embedding())
 	}
@@ -184,13 +212,25 @@ func (s *Service) Lookup(ev *Evidence) (agent.Decision, error) {
 
 // rank finds the best subject and decides with the thresholds for as many as were
 // searched.
+// searchAllowed searches the gallery. Who is found but may not be compared any more,
+// for their consent has expired since, leaves it.
+func (s *Service) searchAllowed(e agent.Embedding) (best, second candidate, among int) {
+	for {
+		best, second, among = s.gallery.search(e)
+		if best.subject == "" || s.mayCompare(best.subject) {
+			return best, second, among
+		}
+		s.gallery.remove(best.subject)
+	}
+}
+
 func (s *Service) rank(ev *Evidence) (candidate, agent.Decision, error) {
 	start := time.Now()
 	e := s.base(ev)
 	var best, second candidate
 	among := s.gallery.len()
 	if e.Scored {
-		best, second, among = s.gallery.search(ev.Embedding())
+		best, second, among = s.searchAllowed(ev.Embedding())
 		e.Scored, e.Cosine = best.subject != "", best.cosine
 	}
 	limits, err := s.identifyLimits(among)

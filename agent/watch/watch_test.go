@@ -76,6 +76,8 @@ func (m *memory) Enrol(agent.Subject, []agent.Template) (agent.Subject, []agent.
 	return agent.Subject{}, nil, errors.New("not in this test")
 }
 
+func (m *memory) Usable(agent.Subject) bool { return true }
+
 func (m *memory) DeleteSubject(string) (int, error) { return 0, errors.New("not in this test") }
 
 func (m *memory) AppendResult(r agent.Result) (agent.Result, error) {

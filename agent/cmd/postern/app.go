@@ -194,7 +194,7 @@ func (c *cli) openStore(cfg config.Config, log *slog.Logger) (*store.Store, erro
 	root := c.rootKey(cfg)
 	return store.Open(store.Options{Recover: c.recover, MaxBytes: cfg.Store.MaxBytes, Dir: cfg.Data, Device: cfg.Device, Tenant: cfg.Tenant, Log: log.With("part", "store"),
 		Root: func(existing bool) (store.Root, error) { return root.Open(existing) }, AdoptPlain: cfg.Keys.AdoptPlain,
-		Witness: cfg.KeyDir(), Actor: actor()})
+		Witness: cfg.KeyDir(), Actor: actor(), RequireConsent: cfg.Enrol.RequireConsent})
 }
 
 // actor names who runs this process, for the audit log.

@@ -107,7 +107,8 @@ func askAgent(ctx context.Context, socket string, q keyRequest) ([]agent.APIKey,
 
 // serveControl answers on the socket until ctx ends. The folder is locked by this
 // process, so a socket file that is there is a dead one.
-func serveControl(ctx context.Context, dir string, st *store.Store, log logger) error {
+func serveControl(ctx context.Context, h held) error {
+	dir, st, log := h.cfg.Data, h.st, h.log
 	path := filepath.Join(dir, controlSocket)
 	if len(path) > maxSocketPath {
 		log.Warn("the name of the data folder is too long for the agent's socket: stop the agent to change keys", "folder", dir)
@@ -122,6 +123,9 @@ func serveControl(ctx context.Context, dir string, st *store.Store, log logger) 
 		return &agent.Error{Code: agent.CodeStorage, Message: "the agent's socket cannot be made in the data folder", Err: err}
 	}
 	mux := http.NewServeMux()
+	for _, o := range offers() {
+		mux.HandleFunc(o.pattern(), o.serve(h))
+	}
 	mux.HandleFunc("POST /keys", func(w http.ResponseWriter, r *http.Request) { answerControl(w, r, st) })
 	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second}
 	done := make(chan struct{})

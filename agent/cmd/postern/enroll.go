@@ -21,6 +21,7 @@ func (c *cli) enrollCmd() *cobra.Command {
 	var name string
 	var live, duplicate bool
 	var shots int
+	var given consentFlags
 	cmd := &cobra.Command{
 		Use:     "enroll SUBJECT [PICTURE...]",
 		Aliases: []string{"enrol"},
@@ -28,14 +29,20 @@ func (c *cli) enrollCmd() *cobra.Command {
 		Long: `Learn a person under an id of your choice: one template a picture, several
 pictures make a better reference. A picture that is blurred, dark, small, turned
 away or shows several people is refused with the reason. A face that is enrolled
-under another id is refused unless --allow-duplicate says it is meant.`,
-		Example: "  postern enroll ada ada1.jpg ada2.jpg --name \"Ada Lovelace\"\n  postern enroll ada --live",
+under another id is refused unless --allow-duplicate says it is meant. Without the
+person's consent and its purpose nobody is enrolled, unless enrol.require_consent is
+off.`,
+		Example: "  postern enroll ada ada1.jpg ada2.jpg --name \"Ada Lovelace\" --consent \"Ada Lovelace\" --purpose \"door 3\"\n  postern enroll ada --live --consent Ada --purpose door",
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if live == (len(a) > 1) {
 				return usageError{errors.New("give either pictures or --live (usage: " + cmd.UseLine() + ")")}
 			}
 			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			consent, err := given.consent(time.Now())
 			if err != nil {
 				return err
 			}
@@ -49,10 +56,11 @@ under another id is refused unless --allow-duplicate says it is meant.`,
 						return err
 					}
 				}
-				return c.enroll(cmd.Context(), svc, verify.Enrolment{SubjectID: a[0], Name: name, Pictures: frames, AllowDuplicate: duplicate})
+				return c.enroll(cmd.Context(), svc, verify.Enrolment{SubjectID: a[0], Name: name, Pictures: frames, AllowDuplicate: duplicate, Consent: consent})
 			})
 		},
 	}
+	given.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "the person's name")
 	f.BoolVar(&live, "live", false, "take the pictures with the camera")

@@ -40,6 +40,7 @@ func (a *app) keepOnce(st *store.Store) {
 	if len(copied) > 0 {
 		a.log.Info("kept a good copy of the data", "files", copied)
 	}
+	a.safely(st)
 }
 
 func (c *cli) recoverCmd() *cobra.Command {

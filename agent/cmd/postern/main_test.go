@@ -9,6 +9,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,6 +66,9 @@ func posternCtx(tb testing.TB, ctx context.Context, args ...string) answer {
 	lib, err := filepath.Abs(filepath.Join(root, ".cache/litert", libraryName))
 	if err != nil {
 		tb.Fatal(err)
+	}
+	if len(args) > 0 && args[0] == "enroll" && !slices.Contains(args, "--consent") {
+		args = append(args, "--consent", "the test", "--purpose", "testing")
 	}
 	args = append(args, "--set", "inference.library="+lib, "--set", "device=test")
 	code := execute(ctx, args, nil, strings.NewReader(""), &out, &errw)

@@ -120,7 +120,7 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	cs.deliverer.Links = server.WebhookLinks("http://" + l.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
-	g.Go(func() error { return serveControl(ctx, a.cfg.Data, st, a.log) })
+	g.Go(func() error { return serveControl(ctx, held{a.cfg, st, svc, a.log}) })
 	g.Go(func() error { return a.watch(ctx, w) })
 	g.Go(func() error { return cs.flow.Run(ctx) })
 	g.Go(func() error { return cs.deliverer.Run(ctx) })

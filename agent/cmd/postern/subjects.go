@@ -106,7 +106,7 @@ func (c *cli) subjectsShow() *cobra.Command {
 					agent.Subject
 					Templates []agent.Template `json:"templates"`
 				}{sub, ts}
-				head := fmt.Sprintf("%s  %s  enrolled %s\n", sub.ID, sub.Name, sub.CreatedAt.Local().Format(time.DateTime))
+				head := fmt.Sprintf("%s  %s  enrolled %s; %s\n", sub.ID, sub.Name, sub.CreatedAt.Local().Format(time.DateTime), describeConsent(sub.Consent))
 				return c.print(v, head+table("TEMPLATE\tMODEL\tEYES px\tLUMINANCE\tSHARPNESS\tYAW\tPITCH", len(ts), func(i int) string {
 					t, q := ts[i], ts[i].Quality
 					return fmt.Sprintf("%s\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f", t.ID, t.ModelID, q.EyeDistance, q.Luminance, q.Sharpness, q.Yaw, q.Pitch)
@@ -119,16 +119,15 @@ func (c *cli) subjectsShow() *cobra.Command {
 func (c *cli) subjectsDelete() *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete SUBJECT",
-		Short: "Delete a person and all templates",
+		Short: "Delete a person and all templates; see also postern erase --prove",
 		Args:  args(cobra.ExactArgs(1)),
-		RunE: func(_ *cobra.Command, a []string) error {
-			return c.withStore(func(st *store.Store) error {
-				n, err := st.DeleteSubject(a[0])
-				if err != nil {
-					return err
-				}
-				return c.print(map[string]any{"subject": a[0], "templates": n}, fmt.Sprintf("deleted %s and %s\n", a[0], plural(n, "template")))
-			})
+		RunE: func(cmd *cobra.Command, a []string) error {
+			p, err := on(cmd.Context(), c, opErase, eraseRequest{Subject: a[0], Actor: actor()})
+			if err != nil {
+				return err
+			}
+			n := p.Templates
+			return c.print(map[string]any{"subject": a[0], "templates": n}, fmt.Sprintf("deleted %s and %s\n", a[0], plural(n, "template")))
 		},
 	}
 }
