@@ -21,11 +21,11 @@ ARGS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut models eval cover cross clean
+.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut models eval cover cross clean
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r t d; do printf '  %-8s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r t d; do printf '  %-9s %s\n' "$$t" "$$d"; done
 
 setup: ## install what is missing (OpenCV, Go, LiteRT, test faces)
 	@cross/setup.sh
@@ -48,6 +48,9 @@ race: setup ## run the tests under the race detector
 
 bench: setup build ## measure each stage of a match
 	@bin/postern bench .cache/faces/obama.jpg .cache/faces/obama2.jpg $(ARGS)
+
+bench-api: setup build ## load a started agent, at api.parallel=2
+	@AGENT_FLAGS="--set api.parallel=2" cross/clients/agent.sh sh -c 'bin/postern bench api .cache/faces/obama.jpg .cache/faces/obama2.jpg --url $$API_URL --key $$API_KEY $(ARGS)'
 
 lint: setup ## gofmt, go vet, staticcheck, shellcheck
 	@cross/lint.sh

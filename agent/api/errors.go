@@ -118,7 +118,8 @@ func answerFor(err error) *Error {
 // fail writes err as the answer.
 func fail(w http.ResponseWriter, log *slog.Logger, err error) {
 	e := answerFor(err)
-	if e.Status >= http.StatusInternalServerError {
+	var meant *Error // refusals that the server means, also when it is busy, are no news
+	if e.Status >= http.StatusInternalServerError && !errors.As(err, &meant) {
 		log.Error("request failed", "status", e.Status, "err", err)
 	}
 	if e.RetryAfter > 0 {

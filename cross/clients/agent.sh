@@ -1,9 +1,10 @@
 #!/bin/bash
 # Starts an agent on a fresh data folder and runs a command against it, with the
-# address and a key in POSTERN_URL and POSTERN_API_KEY (POSTERN_SANDBOX_KEY: a sandbox key).
+# address and a key in API_URL and API_KEY (SANDBOX_KEY: a sandbox key).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+postern=${BIN:-bin/postern}
 work=$(mktemp -d)
 pid=
 finish() {
@@ -12,11 +13,12 @@ finish() {
 }
 trap finish EXIT
 
-key() { bin/postern --data "$work/data" --json keys create "$@" | sed -n 's/.*"token": "\(.*\)".*/\1/p'; }
-POSTERN_API_KEY=$(key conformance)
-POSTERN_SANDBOX_KEY=$(key sandbox --sandbox)
-bin/postern --data "$work/data" run --set camera.source=none --set http.listen=127.0.0.1:0 \
-	--set api.rates.read=0 --set api.rates.write=0 --set api.rates.create=0 --set api.rates.biometrics=0 \
+key() { "$postern" --data "$work/data" --json keys create "$@" | sed -n 's/.*"token": "\(.*\)".*/\1/p'; }
+API_KEY=$(key conformance)
+SANDBOX_KEY=$(key sandbox --sandbox)
+"$postern" --data "$work/data" run --set camera.source=none --set http.listen=127.0.0.1:0 \
+	--set api.rates.read=0 --set api.rates.write=0 --set api.rates.create=0 --set api.rates.biometrics=0 --set api.rates.pdf=0 \
+	${AGENT_FLAGS:-} \
 	>"$work/out" 2>"$work/log" &
 pid=$!
 for _ in $(seq 100); do
@@ -26,7 +28,7 @@ for _ in $(seq 100); do
 	sleep 0.2
 done
 [ -n "$url" ] || { echo 'the agent did not start' >&2; cat "$work/log" >&2; exit 1; }
-export POSTERN_URL=$url POSTERN_API_KEY POSTERN_SANDBOX_KEY POSTERN_DATA=$work/data NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
+export API_URL=$url API_KEY SANDBOX_KEY DATA=$work/data NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
 status=0
 "$@" || status=$?

@@ -58,7 +58,7 @@ func (c *cli) keysCreate() *cobra.Command {
 				return err
 			}
 			return c.print(newKey{publicKey(k), token}, fmt.Sprintf("%s\n", token)+
-				"This is shown once: keep it where the client finds it, for example as POSTERN_API_KEY.\n")
+				"This is shown once: keep it where the client finds it, for example as API_KEY.\n")
 		},
 	}
 	fl := cmd.Flags()
