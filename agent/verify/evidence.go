@@ -155,3 +155,14 @@ func (e *Evidence) fuseLiveness(l agent.Liveness) {
 	l.Frames = e.used
 	e.liveness = l
 }
+
+// Live is where the liveness of the presentation stands now. Where the policy asks for
+// none it is declined, as what was not measured is.
+func (e *Evidence) Live() agent.LivenessCheck {
+	c := decide.Capture{Liveness: e.liveness}
+	if e.live != nil {
+		c.Policy = *e.live
+	}
+	check, _ := decide.Live(c)
+	return check
+}

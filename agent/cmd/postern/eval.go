@@ -76,7 +76,7 @@ same people are not, so the truth is wider.`,
 	cmd.Flags().StringVar(&out, "out", "", "also draw DET, ROC and histogram (SVG) to this folder; nothing is overwritten")
 	cmd.Flags().StringVar(&groups, "groups", "", "CSV file of person,group: also report the error rates of each group")
 	cmd.Flags().IntVar(&workers, "workers", 2, "pictures analysed at once")
-	cmd.AddCommand(c.robustnessCmd())
+	cmd.AddCommand(c.robustnessCmd(), c.evalLivenessCmd())
 	return cmd
 }
 
