@@ -23,7 +23,7 @@ const module = "postern"
 var mayImport = map[string][]string{
 	"agent":                {},
 	"agent/decide":         {"agent"},
-	"agent/verify":         {"agent", "agent/decide", "agent/search", "agent/throttle", "github.com/google/uuid"},
+	"agent/verify":         {"agent", "agent/decide", "agent/liveness", "agent/search", "agent/throttle", "github.com/google/uuid"},
 	"agent/throttle":       {"agent", "golang.org/x/sys/unix"},
 	"agent/watch":          {"agent", "agent/decide", "agent/verify"},
 	"agent/search":         {"agent", "golang.org/x/sys/cpu"},
@@ -39,7 +39,8 @@ var mayImport = map[string][]string{
 	"agent/kiosk":          {"agent", "agent/verify", "agent/watch"},
 	"agent/api":            {"agent", "agent/cases", "agent/photo", "github.com/google/uuid", "github.com/prometheus/client_golang/...", "go.yaml.in/yaml/v3"},
 	"agent/cmd":            {"..."},
-	"inference":            {"agent", "models"},
+	"agent/liveness":       {"agent"},
+	"inference":            {"agent", "agent/liveness", "models"},
 	"inference/litert":     {"inference", "C", "golang.org/x/sys/cpu"},
 	"inference/tensorflow": {"agent", "inference", "C", "github.com/tensorflow/tensorflow/...", "github.com/wamuir/graft/..."},
 	"camera":               {"agent", "agent/photo", "gocv.io/x/gocv", "golang.org/x/image/draw"},

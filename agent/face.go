@@ -106,6 +106,7 @@ type Probe struct {
 	ModelID   string    // of the embedder
 	Space     string    // embedding space of Embedding
 	Liveness  Liveness  // not measured unless it was asked for
+	Trace     *Trace    // with Liveness: what liveness over several frames needs; else nil
 	Timings   Timings
 }
 

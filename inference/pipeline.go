@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/agent"
+	"postern/agent/liveness"
 	"postern/models"
 )
 
@@ -131,6 +132,7 @@ func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe, live bool) error {
 	}
 	if live {
 		pr.Liveness, err = p.live.judge(f, marks.mesh)
+		pr.Trace = liveness.Observe(f, marks.mesh)
 		pr.Timings.Liveness = lap()
 		if err != nil {
 			return fmt.Errorf("liveness: %w", err)

@@ -29,6 +29,7 @@ const (
 	DefaultFar      = "blazeface-full"
 	DefaultMesh     = "facemesh-468"
 	DefaultEmbedder = "fr-feature-512-int8"
+	DefaultLiveness = "fr-liveness-int8"
 )
 
 // Model is one network, verified.
@@ -40,7 +41,7 @@ type Model struct {
 // Set is the networks of one pipeline.
 type Set struct {
 	Near, Far, Mesh, Embedder *Model
-	Liveness                  *Model // nil: none
+	Liveness                  *Model // nil in a set made by hand: liveness cannot be measured
 }
 
 func (s *Set) all() []*Model {
@@ -72,7 +73,7 @@ func LoadSet(tree fs.FS, embedder string) (*Set, error) {
 		role Role
 	}{
 		{&s.Near, DefaultNear, RoleDetector}, {&s.Far, DefaultFar, RoleDetector},
-		{&s.Mesh, DefaultMesh, RoleLandmarks}, {&s.Embedder, embedder, RoleEmbedder},
+		{&s.Mesh, DefaultMesh, RoleLandmarks}, {&s.Embedder, embedder, RoleEmbedder}, {&s.Liveness, DefaultLiveness, RoleLiveness},
 	} {
 		model, err := Load(tree, m.id)
 		if err != nil {

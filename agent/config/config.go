@@ -146,6 +146,8 @@ type Liveness struct {
 	Mode    string  `yaml:"mode"`    // off, passive
 	Review  float64 `yaml:"review"`  // liveness score at or below: In Review
 	Decline float64 `yaml:"decline"` // liveness score at or below: Declined
+	// MinFrames is how many good frames an approval needs beside live.min_frames.
+	MinFrames int `yaml:"min_frames"`
 
 	// What a finding does: no_action, review, decline.
 	SeveralFaces string `yaml:"several_faces"`
@@ -248,7 +250,7 @@ func Default() Config {
 			},
 		},
 		Live: Live{Budget: 3 * time.Second, MinFrames: 3, MaxFrames: 12, Gone: 700 * time.Millisecond, MaxRate: 20},
-		Liveness: Liveness{Mode: "off", Review: 70, Decline: 50,
+		Liveness: Liveness{Mode: "passive", Review: 70, Decline: 50, MinFrames: 8,
 			SeveralFaces: "no_action", LowQuality: "no_action", Dark: "no_action", Bright: "no_action"},
 		Throttle: Throttle{Subject: throttle.Strict, Device: throttle.Strict},
 		HTTP:     HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12, MaxConnections: 12000},

@@ -136,6 +136,7 @@ func (c Config) ranges() error {
 		{"identify.review_fpir", c.Identify.ReviewFPIR, 1e-9, 0.1},
 		{"live.min_frames", float64(c.Live.MinFrames), 1, 100},
 		{"live.max_frames", float64(c.Live.MaxFrames), float64(c.Live.MinFrames), 1000},
+		{"liveness.min_frames", float64(c.Liveness.MinFrames), 1, float64(c.Live.MaxFrames)},
 		{"live.max_rate", c.Live.MaxRate, 1, 240},
 		{"http.live_fps", c.HTTP.LiveFPS, 1, 60},
 		{"http.max_connections", float64(c.HTTP.MaxConnections), 1, 1e6},

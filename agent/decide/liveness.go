@@ -35,6 +35,7 @@ func (a Action) logType() agent.LogType {
 // LivenessPolicy is what a deployer sets about liveness.
 type LivenessPolicy struct {
 	Thresholds   agent.Thresholds
+	MinFrames    int    // good frames that a live capture needs, beside any other minimum
 	SeveralFaces Action // MULTIPLE_FACES_DETECTED
 	Quality      Action // LOW_FACE_QUALITY
 	Dark         Action // LOW_FACE_LUMINANCE

@@ -3,6 +3,7 @@ package verify
 import (
 	"postern/agent"
 	"postern/agent/decide"
+	"postern/agent/liveness"
 )
 
 // minAgreement is the score that two frames of one presentation must reach with
@@ -30,7 +31,8 @@ type Evidence struct {
 	seen    int
 	failed  bool
 
-	liveness agent.Liveness // fused over the frames used
+	liveness agent.Liveness // the network's, fused over the frames used
+	monitor  liveness.Monitor
 }
 
 // NewEvidence starts an empty live presentation under the service's quality limits.
@@ -39,6 +41,9 @@ type Evidence struct {
 func (m *Matcher) NewEvidence(source string, minFrames int) *Evidence {
 	e := m.NewPictureEvidence(source)
 	e.need, e.live = max(1, minFrames), m.Policy.Liveness
+	if e.live != nil {
+		e.need = max(e.need, e.live.MinFrames)
+	}
 	return e
 }
 
@@ -66,9 +71,13 @@ func (e *Evidence) Add(p *agent.Probe) Verdict {
 	switch v := e.Compare(p); v {
 	case Unusable:
 		e.last = p.Findings
+		e.watch(p)
 		return v
 	case Different:
 		return v
+	}
+	if !e.watch(p) {
+		return Unusable // it was seen before, bit for bit: it proves nothing new
 	}
 	e.used++
 	e.fuseLiveness(p.Liveness)
@@ -108,8 +117,8 @@ func (e *Evidence) Fail() { e.failed = true }
 // Frames returns how many frames are evidence, and how many were seen.
 func (e *Evidence) Frames() (used, seen int) { return e.used, e.seen }
 
-// Liveness returns the liveness fused over the frames used.
-func (e *Evidence) Liveness() agent.Liveness { return e.liveness }
+// Needs returns how many frames must be evidence before anything can be approved.
+func (e *Evidence) Needs() int { return e.need }
 
 // Embedding returns the fused embedding, nil when there is none.
 func (e *Evidence) Embedding() agent.Embedding {
@@ -136,7 +145,7 @@ func (e *Evidence) base() decide.Evidence {
 		d.Missing, d.Findings = agent.RiskLowQuality, e.last
 	}
 	if e.live != nil {
-		d.Live = &decide.Capture{Policy: *e.live, Liveness: e.liveness}
+		d.Live = &decide.Capture{Policy: *e.live, Liveness: e.Liveness()}
 		if e.used == 0 {
 			d.Live.Findings = e.last
 		}
@@ -159,10 +168,25 @@ func (e *Evidence) fuseLiveness(l agent.Liveness) {
 // Live is where the liveness of the presentation stands now. Where the policy asks for
 // none it is declined, as what was not measured is.
 func (e *Evidence) Live() agent.LivenessCheck {
-	c := decide.Capture{Liveness: e.liveness}
+	c := decide.Capture{Liveness: e.Liveness()}
 	if e.live != nil {
 		c.Policy = *e.live
 	}
 	check, _ := decide.Live(c)
 	return check
+}
+
+// watch shows the frame to the signals over several frames and reports whether it
+// is a new one.
+func (e *Evidence) watch(p *agent.Probe) bool {
+	return p.Trace == nil || e.monitor.Add(p.Trace)
+}
+
+// Liveness is the presentation's liveness as far as it was seen: the mean of the
+// network's scores, lowered by what the frames together say.
+func (e *Evidence) Liveness() agent.Liveness {
+	l := e.liveness
+	l.Signals = e.monitor.Signals()
+	l.Score = liveness.Combine(l.Score, l.Signals)
+	return l
 }

@@ -74,7 +74,7 @@ func (p *presentation) ready(now time.Time, w *Watcher, claim string, claimed ti
 		from = claimed
 	}
 	late := now.Sub(from) >= w.Settings.Budget
-	if used < w.Settings.MinFrames {
+	if used < p.evidence.Needs() {
 		// Somebody who only walks past is not decided about; who claimed an
 		// identity gets an answer.
 		return late && claim != ""

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import embedder
+import liveness
 import manifest
 import quantise
 from sources import FACEPLUGIN, MEDIAPIPE
@@ -13,6 +14,7 @@ SPACE = "fr-feature-512"
 TEMPLATE = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
             [41.5493, 92.3655], [70.7299, 92.2041]]
 ONNX_MEMBER = "package/model/fr_feature.onnx"
+LIVENESS_MEMBER = "package/model/fr_liveness.onnx"
 
 _SIGNED = {"color": "RGB", "mean": 127.5, "std": 127.5}
 _UNIT = {"color": "RGB", "mean": 0.0, "std": 255.0}
@@ -51,6 +53,18 @@ def embedder_int8():
     return content, _embedder("fr-feature-512-int8", content, pixels)
 
 
+def liveness_float():
+    """The float network; a build product for comparison, not shipped."""
+    content = liveness.to_tflite(FACEPLUGIN.read(LIVENESS_MEMBER), "fr-liveness-float")
+    return content, _liveness("fr-liveness-float", content)
+
+
+def liveness_int8():
+    content = liveness.to_tflite(FACEPLUGIN.read(LIVENESS_MEMBER), "fr-liveness-int8")
+    content = liveness.quantise(content)
+    return content, _liveness("fr-liveness-int8", content)
+
+
 def load_network():
     return embedder.Network(FACEPLUGIN.read(ONNX_MEMBER))
 
@@ -61,9 +75,10 @@ SHIPPED = {
     "blazeface-full": blazeface_full,
     "facemesh-468": facemesh,
     "fr-feature-512-int8": embedder_int8,
+    "fr-liveness-int8": liveness_int8,
 }
 # Built into the cache only.
-PRODUCTS = {"fr-feature-512-float": embedder_float}
+PRODUCTS = {"fr-feature-512-float": embedder_float, "fr-liveness-float": liveness_float}
 
 
 def _mediapipe(model_id, role, member, preprocessing, outputs, extra):
@@ -95,3 +110,11 @@ def _embedder(model_id, content, preprocessing):
                 "calibration": _scores(model_id)}
     return manifest.make(model_id, "embedder", content, "MIT", FACEPLUGIN.describe(ONNX_MEMBER),
                          preprocessing, {embedder.OUTPUT: "embedding"}, sections)
+
+
+def _liveness(model_id, content):
+    calibration = json.loads((CALIBRATION / "fr-liveness.scores.json").read_text())
+    pixels = {"color": "BGR", "mean": liveness.PIXEL_MEAN, "std": liveness.PIXEL_STD}
+    return manifest.make(model_id, "liveness", content, "MIT", FACEPLUGIN.describe(LIVENESS_MEMBER), pixels,
+                         {liveness.OUTPUT: "classes"},
+                         {"liveness": {"scale": 2.7, "live": 0, "calibration": calibration}})

@@ -80,6 +80,26 @@ class Graph:
             "ADD", [x, y], name, self.shape(x),
             schema.BuiltinOptions.AddOptions, schema.AddOptionsT())
 
+    def multiply(self, x, y, name):
+        return self._operator(
+            "MUL", [x, y], name, self.shape(x),
+            schema.BuiltinOptions.MulOptions, schema.MulOptionsT())
+
+    def relu(self, x, name):
+        return self._operator("RELU", [x], name, self.shape(x), 0, None)
+
+    def logistic(self, x, name):
+        return self._operator("LOGISTIC", [x], name, self.shape(x), 0, None)
+
+    def average(self, x, name):
+        """Mean over height and width, which stay as 1 x 1."""
+        n, _, _, c = self.shape(x)
+        axes = self.constant(name + "/axes", np.array([1, 2], np.int32))
+        options = schema.ReducerOptionsT()
+        options.keepDims = True
+        return self._operator("MEAN", [x, axes], name, [n, 1, 1, c],
+                              schema.BuiltinOptions.ReducerOptions, options)
+
     def reshape(self, x, name, shape):
         s = self.constant(name + "/shape", np.array(shape, np.int32))
         options = schema.ReshapeOptionsT()

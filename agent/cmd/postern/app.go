@@ -176,6 +176,7 @@ func policyOf(cfg config.Config) verify.Policy {
 	if l := cfg.Liveness; l.On() {
 		p.Liveness = &decide.LivenessPolicy{
 			Thresholds:   agent.Thresholds{Review: l.Review, Decline: l.Decline},
+			MinFrames:    l.MinFrames,
 			SeveralFaces: decide.Action(l.SeveralFaces), Quality: decide.Action(l.LowQuality),
 			Dark: decide.Action(l.Dark), Bright: decide.Action(l.Bright),
 		}

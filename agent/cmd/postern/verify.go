@@ -151,7 +151,7 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 			ev.Add(&p)
 		}
 		used, _ := ev.Frames()
-		if used < cfg.Live.MinFrames {
+		if used < ev.Needs() {
 			continue
 		}
 		looked = true
