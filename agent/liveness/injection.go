@@ -75,6 +75,8 @@ func Still(ts []agent.Trace) agent.Signal {
 func unchanged(a, b *agent.Trace) (rest, face float64) {
 	const w, h = 48, 27
 	f := bounds(b.Mesh)
+	f.x0, f.x1 = f.x0-f.w()/4, f.x1+f.w()/4 // ears, hair and what they uncover
+	f.y0, f.y1 = f.y0-f.h()/4, f.y1+f.h()/4
 	var same, all [2]float64
 	for i := range min(len(a.Dots), len(b.Dots)) {
 		x, y := float64(i%w)/w*float64(b.Width), float64(i/w)/h*float64(b.Height)

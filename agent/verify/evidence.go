@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"slices"
+
 	"postern/agent"
 	"postern/agent/decide"
 	"postern/agent/liveness"
@@ -189,4 +191,12 @@ func (e *Evidence) Liveness() agent.Liveness {
 	l.Signals = e.monitor.Signals()
 	l.Score = liveness.Combine(l.Score, l.Signals)
 	return l
+}
+
+// Enough reports whether there are as many good frames as an approval needs.
+func (e *Evidence) Enough() bool { return e.used >= e.need }
+
+// Attacked reports whether a signal over several frames says attack.
+func (e *Evidence) Attacked() bool {
+	return slices.ContainsFunc(e.monitor.Signals(), func(s agent.Signal) bool { return s.Grade == agent.GradeAttack })
 }

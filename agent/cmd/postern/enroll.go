@@ -122,25 +122,48 @@ func (c *cli) capture(ctx context.Context, cfg config.Config, b *brain, n int) (
 	defer bar.done()
 	var frames []*agent.Frame
 	var last []agent.Finding
-	for after := uint64(0); len(frames) < n; {
+	m := b.matcher()
+	ev := m.NewEvidence("camera", n)
+	for after := uint64(0); len(frames) < n || !ev.Enough(); {
 		f, err := s.Next(ctx, after)
 		if err != nil {
 			return nil, captureError(err, len(frames), n, last)
 		}
 		after = f.Seq
-		if len(frames) > 0 && f.CapturedAt.Sub(frames[len(frames)-1].CapturedAt) < time.Second/2 {
-			continue
-		}
-		p, err := b.pool.Probe(ctx, f)
+		p, err := b.Probe(ctx, f)
 		if err != nil {
 			return nil, captureError(err, len(frames), n, last)
 		}
-		if last = b.policy.EnrolQuality.Findings(&p); len(last) == 0 {
+		switch ev.Add(&p) {
+		case verify.Different: // somebody else has stepped in: begin again
+			frames, ev = nil, m.NewEvidence("camera", n)
+			ev.Add(&p)
+		case verify.Unusable:
+			if ev.Attacked() {
+				return nil, notAlive(ev)
+			}
+			last = p.Findings
+			continue
+		}
+		if n := len(frames); n > 0 && f.CapturedAt.Sub(frames[n-1].CapturedAt) < time.Second/2 {
+			continue
+		}
+		if last = b.policy.EnrolQuality.Findings(&p); len(last) == 0 && len(frames) < n {
 			frames = append(frames, f)
 			bar.set(len(frames))
 		}
 	}
+	if b.policy.Liveness != nil && ev.Live().Status != agent.Approved {
+		return nil, notAlive(ev)
+	}
 	return frames, nil
+}
+
+// notAlive refuses to enrol from a capture that may not show a living person.
+func notAlive(ev *verify.Evidence) error {
+	l := ev.Live()
+	return &agent.Error{Code: agent.CodeQuality, Message: fmt.Sprintf("the camera may not show a living person (liveness %.0f, %s)", l.Score, l.Status),
+		Fix: "try again in even light without glare, or enrol from pictures that you trust"}
 }
 
 func captureError(err error, have, want int, last []agent.Finding) error {

@@ -66,7 +66,7 @@ each other; they are no conformance claim to ISO/IEC 30107-3.`,
 	cmd.Flags().StringVar(&dir, "data", "", "folder of faces, labelled or not")
 	cmd.Flags().StringVar(&keep, "keep", "", "also write the frames of every presentation (PNG) to this folder")
 	cmd.Flags().IntVar(&pictures, "pictures", 100, "use at most so many pictures, spread evenly; 0 for all")
-	cmd.Flags().IntVar(&frames, "frames", 10, "frames of a presentation, 50 ms apart")
+	cmd.Flags().IntVar(&frames, "frames", 9, "frames of a presentation, 50 ms apart")
 	cmd.Flags().IntVar(&workers, "workers", 2, "pictures at once")
 	return cmd
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,7 +107,8 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// cameraOf makes a folder source that shows one portrait over and over.
+// cameraOf makes a folder source that shows one portrait over and over. Liveness is
+// off: such frames are what it refuses (TestRepeatedPictureIsRefused).
 func cameraOf(t *testing.T, name string) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -117,7 +119,8 @@ func cameraOf(t *testing.T, name string) []string {
 	if err := os.WriteFile(filepath.Join(dir, name), raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return []string{"--set", "camera.source=" + dir, "--set", "camera.kind=folder", "--set", "camera.loop=true", "--set", "camera.fps=15"}
+	return []string{"--set", "camera.source=" + dir, "--set", "camera.kind=folder", "--set", "camera.loop=true", "--set", "camera.fps=15",
+		"--set", "liveness.mode=off"}
 }
 
 // firstResult waits for the first stored decision.
@@ -220,5 +223,33 @@ func TestRunPortInUse(t *testing.T) {
 	a := postern(t, append(cameraOf(t, "obama.jpg"), "run", "--data", filepath.Join(t.TempDir(), "other"), "--set", "http.listen="+listen)...)
 	if a.code != exitUnavailable || !strings.Contains(a.err, listen) {
 		t.Fatalf("exit %d: %s", a.code, a.err)
+	}
+}
+
+// TestRepeatedPictureIsRefused: one stored picture in the place of a camera gives the
+// same frame over and over, which no sensor does.
+func TestRepeatedPictureIsRefused(t *testing.T) {
+	data := enrolled(t)
+	camera := append(cameraOf(t, "obama.jpg"), "--set", "liveness.mode=passive", "--set", "live.budget=8s")
+	for _, live := range [][]string{nil, {"--live"}} {
+		a := postern(t, append(append(camera, "verify", "b44", "--json", "--data", data), live...)...)
+		var r agent.Result
+		if err := json.Unmarshal([]byte(a.out), &r); err != nil {
+			t.Fatalf("%v: %s%s", err, a.out, a.err)
+		}
+		attack := slices.ContainsFunc(r.Decision.Warnings, func(w agent.Warning) bool { return w.Risk == agent.RiskFaceAttack })
+		if a.code != 1 || r.Decision.Status != agent.Declined || !attack {
+			t.Errorf("exit %d, %+v", a.code, r.Decision)
+		}
+	}
+}
+
+// TestEnrolLiveRefusesARepeatedPicture: nobody is enrolled from a stored picture that
+// stands in for the camera.
+func TestEnrolLiveRefusesARepeatedPicture(t *testing.T) {
+	camera := append(cameraOf(t, "obama.jpg"), "--set", "liveness.mode=passive")
+	a := postern(t, append(camera, "enroll", "b44", "--live", "--data", filepath.Join(t.TempDir(), "store"))...)
+	if a.code != 6 || !strings.Contains(a.err, "living person") {
+		t.Errorf("exit %d: %s", a.code, a.err)
 	}
 }

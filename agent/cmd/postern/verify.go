@@ -19,15 +19,20 @@ func describeFinding(f agent.Finding) string { return decide.Describe(f) }
 
 func (c *cli) verifyCmd() *cobra.Command {
 	var images []string
+	var live bool
 	cmd := &cobra.Command{
 		Use:   "verify SUBJECT",
 		Short: "Is the person who the badge says? (1:1)",
 		Long: `Compare a person with the templates of one enrolled subject and store the
 decision. Without --image the camera is used: several frames within live.budget
-are fused, and it stops early when it is sure.`,
+are fused, and it stops early when it is sure. A live capture must show a living
+person (liveness.mode); of pictures that cannot be asked.`,
 		Example: "  postern verify ada --image probe.jpg\n  postern verify ada",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
+			if live && len(images) > 0 {
+				return usageError{errors.New("give either --image or --live")}
+			}
 			return c.decide(cmd.Context(), images, func(ctx context.Context, svc *verify.Service, ev *verify.Evidence) (agent.Result, error) {
 				return svc.Verify(ctx, a[0], ev)
 			}, func(svc *verify.Service, ev *verify.Evidence) (agent.Decision, error) {
@@ -36,11 +41,13 @@ are fused, and it stops early when it is sure.`,
 		},
 	}
 	cmd.Flags().StringArrayVarP(&images, "image", "i", nil, "picture to use instead of the camera (may be repeated)")
+	cmd.Flags().BoolVar(&live, "live", false, "use the camera, which is the default without --image")
 	return cmd
 }
 
 func (c *cli) identifyCmd() *cobra.Command {
 	var images []string
+	var live bool
 	cmd := &cobra.Command{
 		Use:   "identify",
 		Short: "Who of the enrolled people is this? (1:N)",
@@ -50,6 +57,9 @@ of subjects; its thresholds are stricter than those of verify.`,
 		Example: "  postern identify --image probe.jpg --set identify.enabled=true",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if live && len(images) > 0 {
+				return usageError{errors.New("give either --image or --live")}
+			}
 			return c.decide(cmd.Context(), images, func(ctx context.Context, svc *verify.Service, ev *verify.Evidence) (agent.Result, error) {
 				return svc.Identify(ctx, ev)
 			}, func(svc *verify.Service, ev *verify.Evidence) (agent.Decision, error) {
@@ -58,6 +68,7 @@ of subjects; its thresholds are stricter than those of verify.`,
 		},
 	}
 	cmd.Flags().StringArrayVarP(&images, "image", "i", nil, "picture to use instead of the camera (may be repeated)")
+	cmd.Flags().BoolVar(&live, "live", false, "use the camera, which is the default without --image")
 	return cmd
 }
 

@@ -3,6 +3,7 @@ package spoof
 import (
 	"bytes"
 	"image"
+	imagedraw "image/draw"
 	"image/jpeg"
 	"math"
 	"math/rand/v2"
@@ -89,10 +90,10 @@ func recompress(f *agent.Frame, quality int) *agent.Frame {
 	if err != nil {
 		panic(err)
 	}
+	imagedraw.Draw(img, img.Rect, back, image.Point{}, imagedraw.Src)
 	out := &agent.Frame{Pix: make([]byte, len(f.Pix)), Width: f.Width, Height: f.Height}
-	for i, o := 0, 0; o < len(out.Pix); i, o = i+1, o+3 {
-		r, g, b, _ := back.At(i%f.Width, i/f.Width).RGBA()
-		out.Pix[o], out.Pix[o+1], out.Pix[o+2] = byte(r>>8), byte(g>>8), byte(b>>8)
+	for i, j := 0, 0; i < len(out.Pix); i, j = i+3, j+4 {
+		copy(out.Pix[i:i+3], img.Pix[j:j+3])
 	}
 	return out
 }

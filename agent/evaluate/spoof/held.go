@@ -29,14 +29,14 @@ func newSheet(sp Species, severity int, r *rand.Rand) sheet {
 	k := severity - 1
 	s := sheet{gx: r.Float64(), gy: r.Float64(), seed: r.Float64() * 100}
 	if s.screen = sp == ScreenStill || sp == ScreenVideo; s.screen {
-		s.size = []float64{330, 430, 620}[k] * (0.95 + 0.1*r.Float64())
+		s.size = Side * []float64{0.69, 0.9, 1.3}[k] * (0.95 + 0.1*r.Float64())
 		s.margin = []float64{0.09, 0.05, 0.02}[k]
 		s.pixels = s.size * []float64{0.62, 0.93, 1.7}[k] * (0.9 + 0.2*r.Float64())
 		s.grid, s.pulse = []float64{0.5, 0.4, 0.3}[k], []float64{0.10, 0.05, 0.015}[k]
 		s.flat, s.glare = []float64{0.15, 0.1, 0.05}[k], []float64{60, 30, 10}[k]
 		return s
 	}
-	s.size = []float64{340, 440, 640}[k] * (0.95 + 0.1*r.Float64())
+	s.size = Side * []float64{0.7, 0.9, 1.33}[k] * (0.95 + 0.1*r.Float64())
 	s.margin = []float64{0.07, 0.03, 0.0}[k]
 	s.dots = []float64{150, 260, 0}[k]
 	s.flat, s.grain, s.glare = []float64{0.3, 0.2, 0.08}[k], []float64{6, 4, 2}[k], []float64{10, 20, 30}[k]

@@ -105,7 +105,7 @@ func (p *performance) camera(f *agent.Frame, i int) *agent.Frame {
 		c := at(f, int(x), int(y))
 		g := l.gain * (1 + l.side*(x/Side-0.5))
 		n := r.NormFloat64() * l.noise
-		return [3]float64{c[0]*g*(1+l.warm) + n + r.NormFloat64()*0.5, c[1]*g + n, c[2]*g*(1-l.warm) + n + r.NormFloat64()*0.5}
+		return [3]float64{c[0]*g*(1+l.warm) + n, c[1]*g + n, c[2]*g*(1-l.warm) + n}
 	})
 	return recompress(out, l.quality)
 }

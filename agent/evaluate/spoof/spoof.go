@@ -41,7 +41,7 @@ func Attacks() []Species {
 const Severities = 3
 
 // Side is the width and height of the frames in pixels.
-const Side = 480
+const Side = 320
 
 // Interval is the time between two frames.
 const Interval = 50 * time.Millisecond
