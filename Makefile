@@ -12,7 +12,8 @@ export CGO_LDFLAGS     := -O2 -g -Wl,--gc-sections -Wl,--as-needed
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS   = -X main.version=$(VERSION)
+BUILT    ?= $(shell git show -s --format=%cs 2>/dev/null)
+LDFLAGS   = -X main.version=$(VERSION) -X main.built=$(BUILT)
 FUZZTIME ?= 10s
 SOAKTIME ?= 1h
 ROUNDS   ?= 1000

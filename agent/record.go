@@ -19,6 +19,8 @@ type Subject struct {
 	// enrolment in microseconds, or later. An erasure forbids all versions up to its own.
 	Version uint64  `json:"version,omitempty"`
 	Consent Consent `json:"consent,omitzero"`
+	// Application is who enrolled the person; empty is the device's own.
+	Application string `json:"application,omitempty"`
 }
 
 // Template is one enrolled embedding of a subject.
@@ -46,15 +48,18 @@ const (
 // fleet: Epoch changes when a device's results store is made anew, Seq counts
 // from 1 within an epoch without gaps.
 type Result struct {
-	ID        string    `json:"id"` // UUIDv7
-	Device    string    `json:"device"`
-	Epoch     string    `json:"epoch"`
-	Seq       uint64    `json:"seq"`
-	Kind      Kind      `json:"kind"`
-	SubjectID string    `json:"subject_id,omitempty"` // claimed (verify) or found (identify, only when Approved or In Review)
-	Source    string    `json:"source"`               // camera or caller
-	At        time.Time `json:"at"`                   // UTC, when the decision was made
-	Decision  Decision  `json:"decision"`
+	ID        string `json:"id"` // UUIDv7
+	Device    string `json:"device"`
+	Epoch     string `json:"epoch"`
+	Seq       uint64 `json:"seq"`
+	Kind      Kind   `json:"kind"`
+	SubjectID string `json:"subject_id,omitempty"` // claimed (verify) or found (identify, only when Approved or In Review)
+	Source    string `json:"source"`               // camera or caller
+	// Application is whose decision it is; empty is the device's own. It chooses how
+	// long the decision is kept.
+	Application string    `json:"application,omitempty"`
+	At          time.Time `json:"at"` // UTC, when the decision was made
+	Decision    Decision  `json:"decision"`
 }
 
 // Limits on what a deployer may call a subject.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/agent"
+	"postern/agent/retention"
 	"postern/agent/throttle"
 )
 
@@ -29,6 +30,7 @@ type Config struct {
 	Live      Live      `yaml:"live"`
 	Liveness  Liveness  `yaml:"liveness"`
 	Throttle  Throttle  `yaml:"throttle"`
+	Retention Retention `yaml:"retention"`
 	HTTP      HTTP      `yaml:"http"`
 	API       API       `yaml:"api"`
 	Sessions  Sessions  `yaml:"sessions"`
@@ -168,6 +170,23 @@ type Throttle struct {
 	Override string          `yaml:"override"`
 }
 
+// Retention says how long things are kept for applications without a policy of their
+// own: "unlimited" or a number of days, "30d" to "3653d"; images may be "off".
+type Retention struct {
+	Results   string `yaml:"results"`   // decisions and sessions
+	Images    string `yaml:"images"`    // pictures of sessions
+	Templates string `yaml:"templates"` // enrolled people, since their newest enrolment
+	Unsent    bool   `yaml:"unsent"`    // also delete results that the hub has not acknowledged
+}
+
+// Policy is the retention as rules; it is valid where the configuration is.
+func (r Retention) Policy() (p retention.Policy) {
+	p.Results, _ = retention.Parse(r.Results, false)
+	p.Images, _ = retention.Parse(r.Images, true)
+	p.Templates, _ = retention.Parse(r.Templates, false)
+	return p
+}
+
 // Ceiling is what the standard allows at most, which depends on whether presentation
 // attacks are detected.
 func (c Config) Ceiling() throttle.Limits {
@@ -252,8 +271,9 @@ func Default() Config {
 		Live: Live{Budget: 3 * time.Second, MinFrames: 3, MaxFrames: 12, Gone: 700 * time.Millisecond, MaxRate: 20},
 		Liveness: Liveness{Mode: "passive", Review: 70, Decline: 50, MinFrames: 8,
 			SeveralFaces: "no_action", LowQuality: "no_action", Dark: "no_action", Bright: "no_action"},
-		Throttle: Throttle{Subject: throttle.Strict, Device: throttle.Strict},
-		HTTP:     HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12, MaxConnections: 12000},
+		Retention: Retention{Results: "unlimited", Images: "off", Templates: "unlimited"},
+		Throttle:  Throttle{Subject: throttle.Strict, Device: throttle.Strict},
+		HTTP:      HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12, MaxConnections: 12000},
 		API: API{Parallel: 1, Queue: 32, Timeout: 30 * time.Second, LinkLife: time.Hour,
 			Rates: Rates{Read: 600, Write: 300, Create: 600, PDF: 50, Biometrics: 600}},
 		Sessions: Sessions{AbandonAfter: time.Hour, KeepMedia: 90 * 24 * time.Hour, SearchLimit: 10_000},

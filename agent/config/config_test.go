@@ -78,6 +78,7 @@ var values = map[string]string{
 	"sessions.abandon_after": "30m", "sessions.keep_media": "24h", "sessions.search_limit": "100", "webhooks.allow_loopback": "true",
 	"webhooks.keep_log": "48h",
 	"store.max_bytes":   "1048576",
+	"retention.results": "365d", "retention.images": "30d", "retention.templates": "3653d", "retention.unsent": "true",
 
 	"quality.enrol.min_eye_distance": "41", "quality.enrol.min_luminance": "16", "quality.enrol.max_luminance": "84",
 	"quality.enrol.min_sharpness": "41", "quality.enrol.max_yaw": "24", "quality.enrol.max_pitch": "24",
@@ -265,6 +266,9 @@ func TestValidate(t *testing.T) {
 		{"throttle.subject.failures=0 throttle.override=ops", "throttle.subject"},
 		{"throttle.device.delay=25h throttle.override=ops", "throttle.device"},
 		{"store.max_bytes=1000", "store.max_bytes"},
+		{"retention.results=29d", "retention.results"},
+		{"retention.templates=off", "retention.templates"},
+		{"retention.images=3654d", "retention.images"},
 		{"match.review=40", "match"},
 		{"match.review=100", "match"},
 		{"match.decline=-1", "match"},

@@ -11,12 +11,13 @@ import (
 
 	"postern/agent"
 	"postern/agent/decide"
+	"postern/agent/retention"
 	"postern/agent/throttle"
 )
 
 // Validate checks every setting; the error names the key.
 func (c Config) Validate() error {
-	for _, check := range []func() error{c.numbers, c.choices, c.ranges, c.quality, c.thresholds, c.throttles} {
+	for _, check := range []func() error{c.numbers, c.choices, c.ranges, c.quality, c.thresholds, c.retention, c.throttles} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -215,6 +216,18 @@ func (c Config) thresholds() error {
 	}
 	if c.Identify.ReviewFPIR < c.Identify.FPIR {
 		return bad("identify.review_fpir", c.Identify.ReviewFPIR, fmt.Sprintf("at least identify.fpir (%v)", c.Identify.FPIR))
+	}
+	return nil
+}
+
+func (c Config) retention() error {
+	for _, k := range []struct {
+		key, value string
+		offAllowed bool
+	}{{"retention.results", c.Retention.Results, false}, {"retention.images", c.Retention.Images, true}, {"retention.templates", c.Retention.Templates, false}} {
+		if _, err := retention.Parse(k.value, k.offAllowed); err != nil {
+			return fmt.Errorf("setting %s: %w", k.key, err)
+		}
 	}
 	return nil
 }

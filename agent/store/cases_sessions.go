@@ -287,6 +287,11 @@ func unindexSession(tx *bolt.Tx, c *cases.Session) error {
 // in one transaction, and returns it as it was. List entries made from it stay.
 func (s *Store) DeleteSession(id string) (cases.Session, error) {
 	var c cases.Session
+	s.holding.RLock()
+	defer s.holding.RUnlock()
+	if err := s.deletable(HoldSession, id); err != nil {
+		return c, err
+	}
 	err := s.bury(s.cases, func(tx *bolt.Tx) (err error) {
 		if c, err = s.sessionByID(tx, id); err != nil {
 			return err

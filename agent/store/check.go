@@ -159,6 +159,23 @@ func (s *Store) checkResults(tx *bolt.Tx, p *problems) {
 		return err
 	})
 	checkOutbox(tx, p)
+	s.checkRest(tx, p)
+}
+
+// checkRest reads the records of results.db that are no results.
+func (s *Store) checkRest(tx *bolt.Tx, p *problems) {
+	eachRow(bucket(tx, bucketHolds), p, func(k, v []byte) error {
+		_, err := s.openHold(tx, k, v)
+		return err
+	})
+	eachRow(bucket(tx, bucketPolicies), p, func(k, v []byte) error {
+		_, err := s.openPolicy(tx, k, v)
+		return err
+	})
+	p.counted("telemetry rows", eachRow(bucket(tx, bucketTelemetry), p, func(k, v []byte) error {
+		_, err := s.openTelemetry(tx, k, v)
+		return err
+	}), tx, keyTelemetry)
 }
 
 func checkIndexed(ids, index *bolt.Bucket, k []byte, r agent.Result) error {
@@ -190,7 +207,8 @@ func resultsShape(tx *bolt.Tx, p *problems) {
 	count := eachRow(bucket(tx, bucketResults), p, nil)
 	p.counted("results", count, tx, keyResults)
 	p.equal("result ids", eachRow(bucket(tx, bucketIDs), p, nil), count)
-	needBuckets(tx, bucketBySubject, bucketThrottle, bucketKeys, bucketOwners)
+	needBuckets(tx, bucketBySubject, bucketThrottle, bucketHolds, bucketPolicies, bucketKeys, bucketOwners)
+	p.counted("telemetry rows", eachRow(bucket(tx, bucketTelemetry), p, nil), tx, keyTelemetry)
 	checkOutbox(tx, p)
 }
 

@@ -62,8 +62,14 @@ func decodeTombstone(b []byte) (Tombstone, error) {
 // Erase deletes a subject, its templates and the keys that sealed them, and leaves
 // a tombstone, all in one transaction. From then on no copy of the records can be
 // opened with what the data folder holds; what pages of the file still hold of the
-// keys goes with Rotate and Compact. An unknown subject is agent.CodeNotFound.
+// keys goes with Rotate and Compact. An unknown subject is agent.CodeNotFound, one
+// under a legal hold agent.CodeConflict.
 func (s *Store) Erase(id, actor string) (removed int, t Tombstone, err error) {
+	s.holding.RLock()
+	defer s.holding.RUnlock()
+	if err := s.deletable(HoldSubject, id); err != nil {
+		return 0, Tombstone{}, err
+	}
 	err = s.bury(s.templates, func(tx *bolt.Tx) error {
 		sub, err := s.subject(tx, id)
 		if err != nil {
@@ -77,6 +83,7 @@ func (s *Store) Erase(id, actor string) (removed int, t Tombstone, err error) {
 		return 0, Tombstone{}, err
 	}
 	s.note(s.keepTombstone(t))
+	s.note(s.forgetAttempts(id))
 	return removed, t, nil
 }
 

@@ -28,6 +28,9 @@ const (
 	bucketBySubject = "by_subject" // subject id, 0, seq -> nothing
 	bucketOutbox    = "outbox"     // seq -> outboxResult
 	bucketThrottle  = "throttle"   // 0, subject id (none: the device) -> failed attempts
+	bucketHolds     = "holds"      // kind, 0, id -> Hold
+	bucketPolicies  = "retention"  // application -> Retention
+	bucketTelemetry = "telemetry"  // number -> Telemetry
 )
 
 // Keys of meta. Numbers are uint64, big-endian.
@@ -50,6 +53,11 @@ const (
 
 	keyResults = "results" // results.db: how many there are
 	keyPending = "pending" // results.db: how many of them the hub has not acknowledged
+	keyAnchor  = "clock"   // results.db: when the clock was believed the last time
+
+	keyTelemetry        = "telemetry"         // results.db: how many rows
+	keyTelemetryLast    = "telemetry_last"    // results.db: the newest
+	keyTelemetryDropped = "telemetry_dropped" // results.db: how many gave way
 )
 
 // outboxResult says that an outbox row stands for the result of the same seq.

@@ -45,10 +45,14 @@ func resultsSchema() schema {
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
 		{"counters", countResults},
 		{"audit", createBuckets(bucketAudit)},
+		{"holds, retention and telemetry", createBuckets(bucketHolds, bucketPolicies, bucketTelemetry)},
 	}, sealed: []sealedRows{
 		{bucketAudit, bindAudit},
 		{bucketResults, bindResult},
 		{bucketThrottle, bindThrottle},
+		{bucketHolds, bindHold},
+		{bucketPolicies, bindPolicy},
+		{bucketTelemetry, bindTelemetry},
 	}}
 }
 

@@ -1,15 +1,21 @@
 package store
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"postern/agent"
+	"postern/agent/retention"
 )
 
 // model is what a Store should contain.
@@ -18,8 +24,15 @@ type model struct {
 	subjects map[string]agent.Subject
 	byID     map[string]map[string]agent.Template // subject -> template id
 	results  []agent.Result                       // oldest first
-	acked    uint64
-	failed   map[string]int // attempts in a row; "" is the device
+	last     uint64
+	dir      string // holds the folders
+	kills    int
+	holds    map[string]Hold
+
+	telemetry []uint64
+	sent      uint64 // the newest number of telemetry
+	acked     uint64
+	failed    map[string]int // attempts in a row; "" is the device
 }
 
 // TestModel runs random verbs on a Store and on the model, closing and opening
@@ -27,10 +40,11 @@ type model struct {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		o := testOptions(t)
-		o.Dir, o.MaxTemplates = t.TempDir(), 4
+		dir := t.TempDir()
+		o.Dir, o.MaxTemplates = filepath.Join(dir, "data"), 4
 		s, err := Open(o)
 		must(t, err)
-		m := &model{s: s, subjects: map[string]agent.Subject{}, byID: map[string]map[string]agent.Template{}, failed: map[string]int{}}
+		m := &model{s: s, dir: dir, subjects: map[string]agent.Subject{}, byID: map[string]map[string]agent.Template{}, failed: map[string]int{}, holds: map[string]Hold{}}
 		defer func() { m.s.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"":        m.compare,
@@ -43,8 +57,14 @@ func TestModel(t *testing.T) {
 			"repeat":  m.repeat,
 			"ack":     m.ack,
 			"unlock":  m.unlock,
+			"hold":    m.hold,
+			"release": m.release,
+			"sweep":   m.sweep,
+			"tell":    m.tell,
+			"heard":   m.heard,
 			"query":   m.query,
 			"reopen":  m.reopen,
+			"kill":    m.kill,
 		})
 	})
 }
@@ -143,6 +163,10 @@ func (m *model) add(t *rapid.T) {
 func (m *model) deleteSubject(t *rapid.T) {
 	id := drawSubject(t)
 	n, err := m.s.DeleteSubject(id)
+	if m.isHeld(HoldSubject, id) {
+		wantErr(t, err, agent.CodeConflict)
+		return
+	}
 	if _, ok := m.subjects[id]; !ok {
 		wantErr(t, err, agent.CodeNotFound)
 		return
@@ -158,6 +182,10 @@ func (m *model) deleteSubject(t *rapid.T) {
 func (m *model) deleteTemplate(t *rapid.T) {
 	id, tid := drawSubject(t), rapid.SampledFrom([]string{"t1", "t2", "t3"}).Draw(t, "id")
 	err := m.s.DeleteTemplate(id, tid)
+	if m.isHeld(HoldSubject, id) {
+		wantErr(t, err, agent.CodeConflict)
+		return
+	}
 	if _, ok := m.byID[id][tid]; !ok {
 		wantErr(t, err, agent.CodeNotFound)
 		return
@@ -176,7 +204,7 @@ func (m *model) append(t *rapid.T) {
 		return
 	}
 	wantErr(t, err, "")
-	m.results = append(m.results, got)
+	m.results, m.last = append(m.results, got), got.Seq
 	keys := []string{""}
 	if r.SubjectID != "" && (r.Kind == agent.KindVerify || st == agent.Approved) {
 		keys = append(keys, r.SubjectID)
@@ -237,25 +265,101 @@ func (m *model) repeat(t *rapid.T) {
 }
 
 func (m *model) ack(t *rapid.T) {
-	seq := rapid.Uint64Range(0, uint64(len(m.results))+1).Draw(t, "seq")
+	seq := rapid.Uint64Range(0, m.last+1).Draw(t, "seq")
 	n, err := m.s.Ack(m.s.Epoch(), seq)
 	switch {
-	case seq > uint64(len(m.results)):
+	case seq > m.last:
 		wantErr(t, err, agent.CodeInvalid)
 		return
 	case seq <= m.acked:
 		seq = m.acked
 	}
 	wantErr(t, err, "")
-	if n != int(seq-m.acked) {
-		t.Fatalf("ack removed %d, want %d", n, seq-m.acked)
+	if want := len(m.pending()) - len(m.after(seq)); n != want {
+		t.Fatalf("ack removed %d, want %d", n, want)
 	}
 	m.acked = seq
 }
 
+// after are the results with a greater number.
+func (m *model) after(seq uint64) []agent.Result {
+	i, _ := slices.BinarySearchFunc(m.results, seq+1, func(r agent.Result, n uint64) int { return cmp.Compare(r.Seq, n) })
+	return m.results[i:]
+}
+
+func (m *model) pending() []agent.Result { return m.after(m.acked) }
+
+func (m *model) isHeld(k HoldKind, id string) bool { return m.holds[string(holdKey(k, id))].ID != "" }
+
+func (m *model) drawHold(t *rapid.T) (HoldKind, string) {
+	if len(m.results) > 0 && rapid.Bool().Draw(t, "of a result") {
+		return HoldResult, rapid.SampledFrom(m.results).Draw(t, "result").ID
+	}
+	return HoldSubject, drawSubject(t)
+}
+
+func (m *model) hold(t *rapid.T) {
+	k, id := m.drawHold(t)
+	h, err := m.s.Hold(Hold{Kind: k, ID: id, Reason: "case", By: "counsel"})
+	if m.isHeld(k, id) {
+		wantErr(t, err, agent.CodeConflict)
+		return
+	}
+	wantErr(t, err, "")
+	m.holds[string(holdKey(k, id))] = h
+}
+
+func (m *model) release(t *rapid.T) {
+	k, id := m.drawHold(t)
+	_, err := m.s.Release(k, id, "counsel")
+	if !m.isHeld(k, id) {
+		wantErr(t, err, agent.CodeNotFound)
+		return
+	}
+	wantErr(t, err, "")
+	delete(m.holds, string(holdKey(k, id)))
+}
+
+// sweep looks at everything from two months on.
+func (m *model) sweep(t *rapid.T) {
+	unsent := rapid.Bool().Draw(t, "unsent")
+	now := m.s.opts.Now
+	m.s.opts.Now = func() time.Time { return now().AddDate(0, 2, 0) }
+	defer func() { m.s.opts.Now = now }()
+	got, err := m.s.Sweep(context.Background(), Sweeping{Default: retention.Policy{Results: 30 * days}, Unsent: unsent, Synced: true})
+	wantErr(t, err, "")
+	before := len(m.results)
+	m.results = slices.DeleteFunc(m.results, func(r agent.Result) bool {
+		return (unsent || r.Seq <= m.acked) && !m.isHeld(HoldResult, r.ID) && !m.isHeld(HoldSubject, r.SubjectID)
+	})
+	if got.Results != before-len(m.results) || !unsent && got.Overdue != len(m.pending()) {
+		t.Fatalf("swept %+v, want %d results and %d overdue", got, before-len(m.results), len(m.pending()))
+	}
+}
+
+func (m *model) tell(t *rapid.T) {
+	n, err := m.s.PutTelemetry([]byte("reading"))
+	wantErr(t, err, "")
+	if m.sent++; n != m.sent {
+		t.Fatalf("telemetry %d, want %d", n, m.sent)
+	}
+	m.telemetry = append(m.telemetry, n)
+}
+
+func (m *model) heard(t *rapid.T) {
+	seq := rapid.Uint64Range(0, m.sent+1).Draw(t, "seq")
+	n, err := m.s.AckTelemetry(seq)
+	wantErr(t, err, "")
+	left := slices.DeleteFunc(slices.Clone(m.telemetry), func(x uint64) bool { return x <= seq })
+	if n != len(m.telemetry)-len(left) {
+		t.Fatalf("%d rows went, want %d", n, len(m.telemetry)-len(left))
+	}
+	m.telemetry = left
+}
+
 func (m *model) query(t *rapid.T) {
 	q := ResultQuery{
-		Before: rapid.Uint64Range(0, uint64(len(m.results))+2).Draw(t, "before"), Limit: rapid.IntRange(0, 5).Draw(t, "limit"),
+		Before: rapid.Uint64Range(0, m.last+2).Draw(t, "before"), Limit: rapid.IntRange(0, 5).Draw(t, "limit"),
 		SubjectID: rapid.SampledFrom([]string{"", "a", "ab", "zz"}).Draw(t, "of"),
 		Status:    rapid.SampledFrom([]agent.Status{"", agent.Approved}).Draw(t, "status"),
 	}
@@ -276,11 +380,28 @@ func (m *model) reopen(t *rapid.T) {
 	m.s = s
 }
 
+// kill goes on with what a process that is killed now leaves: the files as they are,
+// never closed.
+func (m *model) kill(t *rapid.T) {
+	old := m.s
+	o := old.opts
+	m.kills++
+	o.Dir, o.Recover = filepath.Join(m.dir, fmt.Sprint("kill-", m.kills)), true
+	wantErr(t, os.CopyFS(o.Dir, os.DirFS(old.opts.Dir)), "")
+	wantErr(t, old.Close(), "")
+	s, err := Open(o)
+	wantErr(t, err, "")
+	if rs := s.Recovered(); len(rs) > 0 {
+		t.Fatalf("a kill damaged a file: %+v", rs)
+	}
+	m.s = s
+}
+
 func (m *model) compare(t *rapid.T) {
 	st, err := m.s.Stats()
 	wantErr(t, err, "")
-	want := Stats{Subjects: len(m.subjects), Results: len(m.results), LastSeq: uint64(len(m.results)), AckedSeq: m.acked,
-		Outbox: len(m.results) - int(m.acked), TemplatesBytes: st.TemplatesBytes, ResultsBytes: st.ResultsBytes}
+	want := Stats{Subjects: len(m.subjects), Results: len(m.results), LastSeq: m.last, AckedSeq: m.acked,
+		Outbox: len(m.pending()), Telemetry: len(m.telemetry), TemplatesBytes: st.TemplatesBytes, ResultsBytes: st.ResultsBytes}
 	subs, err := m.s.Subjects("", 0)
 	wantErr(t, err, "")
 	for _, si := range subs {
@@ -294,10 +415,15 @@ func (m *model) compare(t *rapid.T) {
 		t.Fatalf("stats %+v, want %+v", st, want)
 	}
 	m.compareThrottles(t)
+	holds, err := m.s.Holds()
+	wantErr(t, err, "")
+	if len(holds) != len(m.holds) {
+		t.Fatalf("%d holds, want %d", len(holds), len(m.holds))
+	}
 	pending, err := m.s.Outbox(0, 1000)
 	wantErr(t, err, "")
-	if !slices.EqualFunc(pending, m.results[m.acked:], func(a, b agent.Result) bool { return reflect.DeepEqual(a, b) }) {
-		t.Fatalf("outbox of %d, want %d", len(pending), len(m.results)-int(m.acked))
+	if !slices.EqualFunc(pending, m.pending(), func(a, b agent.Result) bool { return reflect.DeepEqual(a, b) }) {
+		t.Fatalf("outbox of %d, want %d", len(pending), len(m.pending()))
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	DefaultTimeout      = 2 * time.Second
 	DefaultMaxBytes     = 256 << 20 // bbolt needs one free address range per file; 32-bit boards run out above this
 	DefaultMaxTemplates = 10
+	DefaultMaxTelemetry = 10_000
 )
 
 const (
@@ -66,6 +67,7 @@ type Options struct {
 
 	MaxBytes     int64 // cap on each of the two files; adding stops at 80 % of it
 	MaxTemplates int   // templates a subject may have
+	MaxTelemetry int   // telemetry rows that wait for the hub; above it the oldest go
 }
 
 func (o Options) withDefaults() Options {
@@ -74,6 +76,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.MaxTelemetry <= 0 {
+		o.MaxTelemetry = DefaultMaxTelemetry
 	}
 	if o.compactOver == 0 {
 		o.compactOver = compactBytes

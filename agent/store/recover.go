@@ -14,6 +14,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"postern/agent"
 )
 
 // Rung says how far up the ladder a damaged file had to be taken.
@@ -402,6 +404,9 @@ func (s *Store) settleRecovery(d *dbFile) error {
 			}
 		}
 		meta := bucket(tx, bucketMeta)
+		if err := s.audit(tx, agent.AuditEvent{Action: agent.AuditSystem, Detail: map[string]string{"recovered": filepath.Base(d.path), "taken": string(r)}}); err != nil {
+			return err
+		}
 		return errors.Join(meta.Put([]byte(keyResync), []byte(r)), meta.Delete([]byte(keyRecovered)))
 	})
 }

@@ -68,6 +68,11 @@ func checkResult(r *agent.Result) error {
 	default:
 		return fmt.Errorf("unknown status %.40q", r.Decision.Status)
 	}
+	if r.Application != "" {
+		if err := checkID("application", r.Application); err != nil {
+			return err
+		}
+	}
 	if sc := r.Decision.Score; !(sc >= 0 && sc <= 100) { // also when it is NaN
 		return fmt.Errorf("score %v is not 0 to 100", sc)
 	}
@@ -83,8 +88,9 @@ func checkResult(r *agent.Result) error {
 // commitGroup writes a group of results in one transaction. A result that is
 // refused on its own takes no Seq and does not disturb the others.
 func (s *Store) commitGroup(batch []*appending) {
-	err := s.grow(s.results, func(tx *bolt.Tx) error {
+	err := s.growResults(func(tx *bolt.Tx) error {
 		for _, a := range batch {
+			a.err = nil // it may be tried a second time
 			refused, err := s.appendOne(tx, a)
 			if err != nil {
 				return err

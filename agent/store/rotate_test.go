@@ -23,7 +23,7 @@ var levels = []Level{LevelRoot, LevelStore, LevelOwners}
 // withCases puts records of every kind with an owner into cases.db.
 func withCases(t *testing.T, s *Store) cases.Session {
 	t.Helper()
-	c, err := s.CreateSession(cases.Session{Status: cases.NotStarted, CreatedAt: time.Now()}, Attachments{
+	c, err := s.CreateSession(cases.Session{Status: cases.NotStarted, CreatedAt: time.Now()}, cases.Attachments{
 		Media: []agent.Media{{ID: "m1", Kind: "k", ContentType: "image/png", ExpiresAt: time.Now().Add(time.Hour), Data: []byte("picture")}},
 		Faces: []agent.Template{func() agent.Template { f := testTemplate(1); f.ID = "f1"; return f }()},
 	}, nil)

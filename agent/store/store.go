@@ -34,8 +34,9 @@ type Store struct {
 	cases     *dbFile
 	group     group
 
-	rotating  sync.Mutex // held while keys are rotated or files compacted
-	copying   sync.Mutex // held while a good copy is made, and while somebody is deleted
+	rotating  sync.Mutex   // held while keys are rotated or files compacted
+	holding   sync.RWMutex // held while a legal hold is placed, and for reading while something it may cover is deleted
+	copying   sync.Mutex   // held while a good copy is made, and while somebody is deleted
 	recovered []Recovery
 
 	// broken is the first error that made further writes unsafe.
@@ -232,7 +233,7 @@ func (r *running) wrap(fn func(*bolt.Tx) error) func(*bolt.Tx) error {
 func (s *Store) grow(d *dbFile, fn func(*bolt.Tx) error) error {
 	return s.update(d, func(tx *bolt.Tx) error {
 		if d.used(tx) > s.opts.MaxBytes/5*4 {
-			return s.fullError(d, nil)
+			return s.fullError(d, errSoftCap)
 		}
 		return fn(tx)
 	})
@@ -320,6 +321,9 @@ type Stats struct {
 	AckedSeq  uint64 // up to here the hub has everything
 	Outbox    int    // results that the hub has not acknowledged
 
+	Telemetry        int // rows that the hub has not acknowledged
+	TelemetryDropped int // rows that gave way to others since the file was made
+
 	TemplatesBytes int64 // live bytes of templates.db, to compare with Options.MaxBytes
 	ResultsBytes   int64 // live bytes of results.db
 }
@@ -341,6 +345,7 @@ func (s *Store) Stats() (Stats, error) {
 		var c counters
 		st.LastSeq, st.AckedSeq = c.read(tx, keyLast), c.read(tx, keyAcked)
 		st.Results, st.Outbox = int(c.read(tx, keyResults)), int(c.read(tx, keyPending))
+		st.Telemetry, st.TelemetryDropped = int(c.read(tx, keyTelemetry)), int(c.read(tx, keyTelemetryDropped))
 		return c.err
 	})
 	if err != nil {

@@ -112,6 +112,11 @@ func (s *Store) Templates(subject string) ([]agent.Template, error) {
 // DeleteTemplate deletes one template of a subject. A subject or template that
 // is not there is agent.CodeNotFound.
 func (s *Store) DeleteTemplate(subject, template string) error {
+	s.holding.RLock()
+	defer s.holding.RUnlock()
+	if err := s.deletable(HoldSubject, subject); err != nil {
+		return err
+	}
 	return s.update(s.templates, func(tx *bolt.Tx) error {
 		b, key := bucket(tx, bucketTemplates), templateKey(subject, template)
 		if template == "" || !has(b, key) {

@@ -72,6 +72,11 @@ func (s *Store) Unlock(subject string) (throttle.State, error) {
 	return was, err
 }
 
+// forgetAttempts drops the counting of somebody who has been erased.
+func (s *Store) forgetAttempts(subject string) error {
+	return s.update(s.results, func(tx *bolt.Tx) error { return bucket(tx, bucketThrottle).Delete(throttleKey(subject)) })
+}
+
 func throttleName(subject string) string {
 	if subject == "" {
 		return "this device"

@@ -223,7 +223,9 @@ func (c *cli) with(ctx context.Context, cfg config.Config, log *slog.Logger, par
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	auditThrottle(cfg, log)
+	if err := auditThrottle(cfg, st, log); err != nil {
+		return err
+	}
 	svc, err := verify.New(verify.Config{Matcher: b.matcher(), Store: records{st}, Space: b.set.Embedder.Manifest.Embedder.Space, Source: "cli",
 		Throttle: throttle.Policy{Subject: cfg.Throttle.Subject, Device: cfg.Throttle.Device}})
 	if err != nil {

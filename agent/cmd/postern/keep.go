@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/agent/store"
+	"postern/agent/verify"
 )
 
 // keepEvery is how often the agent looks after its data.
@@ -16,7 +17,7 @@ const keepEvery = 10 * time.Minute
 
 // keep looks after the data while the agent runs, and ends it when the data can no
 // longer be written safely: only opening anew, which verifies, can tell what is left.
-func (a *app) keep(ctx context.Context, st *store.Store) error {
+func (a *app) keep(ctx context.Context, st *store.Store, svc *verify.Service) error {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	for {
@@ -26,19 +27,28 @@ func (a *app) keep(ctx context.Context, st *store.Store) error {
 		case <-st.Broken():
 			return st.Err()
 		case <-tick.C:
-			a.keepOnce(st)
+			a.keepOnce(ctx, st, svc)
 		}
 	}
 }
 
 // keepOnce does what is due. What fails is tried again the next time.
-func (a *app) keepOnce(st *store.Store) {
+func (a *app) keepOnce(ctx context.Context, st *store.Store, svc *verify.Service) {
 	copied, err := st.Copy()
 	if err != nil {
 		a.log.Error("no good copy of the data could be kept", "err", err)
 	}
 	if len(copied) > 0 {
 		a.log.Info("kept a good copy of the data", "files", copied)
+	}
+	swept, err := sweepAndForget(ctx, st, a.cfg, svc.Delete)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		a.log.Error("retention could not be kept", "err", err)
+	case swept.Results+swept.Sessions+swept.Images+swept.Overdue+len(swept.Expired) > 0:
+		a.log.Info("retention", "results", swept.Results, "sessions", swept.Sessions, "images", swept.Images,
+			"subjects", len(swept.Expired), "overdue", swept.Overdue, "held", swept.Held)
 	}
 	a.safely(st)
 }

@@ -124,7 +124,7 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	g.Go(func() error { return a.watch(ctx, w) })
 	g.Go(func() error { return cs.flow.Run(ctx) })
 	g.Go(func() error { return cs.deliverer.Run(ctx) })
-	g.Go(func() error { return a.keep(ctx, st) })
+	g.Go(func() error { return a.keep(ctx, st, svc) })
 	err = g.Wait()
 	a.log.Info("agent stopped", "err", err)
 	return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/agent"
 	"postern/agent/config"
 	"postern/agent/store"
 	"postern/agent/throttle"
@@ -113,11 +114,15 @@ func (c *cli) throttleUnlock() *cobra.Command {
 	return cmd
 }
 
-// auditThrottle states who stands for limits beyond the standard's.
-func auditThrottle(cfg config.Config, log *slog.Logger) {
+// auditThrottle states who stands for limits beyond the standard's, in the log and in
+// the audit.
+func auditThrottle(cfg config.Config, st *store.Store, log *slog.Logger) error {
 	t := cfg.Throttle
-	if t.Subject.LooserThan(cfg.Ceiling()) || t.Device.LooserThan(cfg.Ceiling()) {
-		log.Warn("attempts are limited less than NIST SP 800-63B-4 asks for", "override", t.Override,
-			"subject", t.Subject, "device", t.Device)
+	if !t.Subject.LooserThan(cfg.Ceiling()) && !t.Device.LooserThan(cfg.Ceiling()) {
+		return nil
 	}
+	log.Warn("attempts are limited less than NIST SP 800-63B-4 asks for", "override", t.Override,
+		"subject", t.Subject, "device", t.Device)
+	return st.Audit(agent.AuditEvent{Action: agent.AuditOverride, Detail: map[string]string{"throttle": t.Override,
+		"subject": fmt.Sprint(t.Subject), "device": fmt.Sprint(t.Device)}})
 }
