@@ -17,6 +17,7 @@ LDFLAGS   = -X main.version=$(VERSION) -X main.built=$(BUILT)
 FUZZTIME ?= 10s
 SOAKTIME ?= 1h
 ROUNDS   ?= 1000
+ROUNDS   ?= 1000
 CUTS     ?= 500
 ARGS     ?=
 DATA     ?=
@@ -70,6 +71,9 @@ kill: setup ## kill -9 a writing process ROUNDS (1000) times; nothing acknowledg
 
 powercut: setup ## open what CUTS (500) power cuts at random moments leave (needs /dev/fuse)
 	POSTERN_CUTS=$(CUTS) go test -count=1 -timeout=0 -v -run='^TestPowerCut' ./agent/store
+
+oracle: setup ## kill, stop and cut a fleet ROUNDS (1000) times on both brokers; nothing may be lost or doubled
+	POSTERN_ORACLE_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run=Oracle ./agent/cmd/fleet
 
 models: ## rebuild the shipped models from their source packages (ARGS=--check compares)
 	@models/build/build.sh $(ARGS)

@@ -49,7 +49,8 @@ var mayImport = map[string][]string{
 	"sync":                 {"agent", "sync/wire", "sync/bus", "github.com/google/uuid", "github.com/eclipse/paho.mqtt.golang/...", "github.com/eclipse/paho.golang/..."},
 	"sync/wire":            {"agent", "github.com/fxamacker/cbor/v2"},
 	"sync/broker":          {"agent", "sync/wire", "github.com/nats-io/nats-server/v2/..."},
-	"sync/hub":             {"agent", "sync/...", "github.com/google/uuid", "go.etcd.io/bbolt/..."},
+	"sync/hub":             {"agent", "sync/wire", "sync/bus"},
+	"sync/hub/boltstore":   {"agent", "sync/wire", "sync/hub", "go.etcd.io/bbolt/..."},
 }
 
 // onlyIn names the folders outside of which a technology may not appear at all, not
@@ -61,7 +62,7 @@ var onlyIn = map[string][]string{
 	"github.com/wamuir/graft/...":          {"inference"},
 	"github.com/eclipse/...":               {"sync"},
 	"github.com/nats-io/...":               {"sync"},
-	"go.etcd.io/bbolt/...":                 {"agent/store", "sync/hub"},
+	"go.etcd.io/bbolt/...":                 {"agent/store", "sync/hub/boltstore"},
 }
 
 // adapters each hold one technology and meet only in the wiring.
@@ -268,7 +269,8 @@ func TestImportRulesBite(t *testing.T) {
 		{"agent/cmd/postern/run.go", "github.com/eclipse/paho.golang/autopaho", false},
 		{"agent/store/file.go", "go.etcd.io/bbolt", true},
 		{"agent/store/file.go", "go.etcd.io/bbolt/errors", true},
-		{"sync/hub/store.go", "go.etcd.io/bbolt", true},
+		{"sync/hub/boltstore/store.go", "go.etcd.io/bbolt", true},
+		{"sync/hub/store.go", "go.etcd.io/bbolt", false},
 		{"sync/uplink/outbox.go", "go.etcd.io/bbolt", false},
 		{"agent/verify/service_test.go", "go.etcd.io/bbolt", false},
 

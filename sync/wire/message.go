@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // Type says what a message's body is. Numbers are never reused.
@@ -296,11 +297,13 @@ func checkArgs(args map[string]Raw) error {
 }
 
 func checkEpoch(e string) error {
-	if e == "" || len(e) > maxEpoch {
-		return fmt.Errorf("epoch %s is not 1 to %d bytes", quote(e), maxEpoch)
+	if e == "" || len(e) > maxEpoch || strings.ContainsFunc(e, notGraphic) {
+		return fmt.Errorf("epoch %s is not 1 to %d visible ASCII characters", quote(e), maxEpoch)
 	}
 	return nil
 }
+
+func notGraphic(r rune) bool { return r <= ' ' || r > '~' }
 
 func checkSeq(n uint64) error {
 	if n > maxSeq {

@@ -36,6 +36,10 @@ type Results struct {
 	Historical bool   `cbor:"2,keyasint,omitempty"`
 	Rows       []Row  `cbor:"3,keyasint,omitempty"`
 	Packed     []byte `cbor:"4,keyasint,omitempty"` // deflate (RFC 1951) of the CBOR array Rows, instead of it
+	// Floor is the oldest row that the device still has to send: the hub has told it
+	// that it has those below. A hub that does not, for its store was restored from a
+	// copy, must not wait for them. 0: not said.
+	Floor uint64 `cbor:"5,keyasint,omitempty"`
 }
 
 // Pack makes a batch to send. Rows that do not get smaller stay as they are.
@@ -79,6 +83,9 @@ func (r *Results) check() error {
 	}
 	if len(r.Rows) == 0 {
 		return errors.New("batch without rows")
+	}
+	if r.Floor > r.Rows[0].Seq {
+		return fmt.Errorf("row %d below the floor %d", r.Rows[0].Seq, r.Floor)
 	}
 	before := uint64(0)
 	for _, row := range r.Rows {

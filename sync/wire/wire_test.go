@@ -306,6 +306,8 @@ func TestNotSent(t *testing.T) {
 		"NaN":           &wire.Telemetry{Values: map[string]float64{"a": math.NaN()}},
 		"short hash":    &wire.Checkpoint{Epoch: "e", Hash: []byte{1}},
 		"order of rows": &wire.Results{Epoch: "e", Rows: []wire.Row{{Seq: 2, Kind: 1, Body: []byte{1}}, {Seq: 2, Kind: 1, Body: []byte{1}}}},
+		"below floor":   &wire.Results{Epoch: "e", Floor: 3, Rows: []wire.Row{{Seq: 2, Kind: 1, Body: []byte{1}}}},
+		"epoch NUL":     &wire.Ack{Epoch: "a\x00b"},
 		"empty body":    &wire.Results{Epoch: "e", Rows: []wire.Row{{Seq: 2, Kind: 1}}},
 	} {
 		if p, err := wire.Encode(wire.Header{}, m); err == nil {
@@ -422,7 +424,6 @@ func FuzzDecode(f *testing.F) {
 			if m, err = wire.Pack(r.Epoch, r.Historical, r.Rows); err != nil {
 				t.Fatalf("a batch that was accepted cannot be packed: %v", err)
 			}
-			defer func() { m = r }()
 		}
 		again, err := wire.Encode(h, m)
 		if err != nil {

@@ -1,0 +1,138 @@
+// Package device is the agent's side of the fleet: one connection on which the
+// device's health is told, its results are sent, and the hub's words are heard.
+package device
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"postern/sync/bus"
+	"postern/sync/uplink"
+	"postern/sync/wire"
+)
+
+// Link connects a device with its hub. Set the fields before Run.
+type Link struct {
+	Device  string // a wire.ValidDevice name; also the client id
+	Version string // of the program
+	Dialer  bus.Dialer
+	Uplink  *uplink.Uplink // its Device and Bus are set by Run
+	Now     func() time.Time
+	Log     *slog.Logger
+	Client  *bus.Client // its waits may be set; the rest is Run's
+
+	mu      sync.Mutex // guards session
+	session string
+}
+
+// healthEvery is how often health is told anew while connected: a broker that lost
+// its store knows it again, and a late will of an old session does not stay.
+const healthEvery = time.Minute
+
+// Run stays connected until ctx is done. An error is the outbox's.
+func (l *Link) Run(ctx context.Context) error {
+	if err := wire.CheckDevice(l.Device); err != nil {
+		return err
+	}
+	if l.Now == nil {
+		l.Now = time.Now
+	}
+	if l.Log == nil {
+		l.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if l.Client == nil {
+		l.Client = &bus.Client{}
+	}
+	c := l.Client
+	c.Dialer, c.Connect, c.Log = l.Dialer, l.connect, l.Log
+	l.Uplink.Device, l.Uplink.Bus = l.Device, c
+
+	var session sync.WaitGroup // what runs for the present session
+	c.Up = func(sctx context.Context) {
+		l.Log.Info("connected to the hub's broker")
+		session.Go(func() { l.tellHealth(sctx) })
+		session.Go(func() {
+			if err := l.Uplink.Run(sctx); err != nil {
+				cancel(err) // the outbox fails: going on would hide it
+			}
+		})
+	}
+	c.Down = func(error) { session.Wait() }
+	err := c.Run(ctx)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		err = cause
+	}
+	return err
+}
+
+// connect describes the next session. Its will says that this very session is over.
+func (l *Link) connect() bus.Connect {
+	id := uuid.NewString()
+	l.mu.Lock()
+	l.session = id
+	l.mu.Unlock()
+	c := bus.Connect{ClientID: l.Device, Subscribe: []string{wire.Down(l.Device, wire.ChanAck)}, Handle: l.handle}
+	if m, err := l.health(false); err == nil {
+		c.Will = &m
+	}
+	return c
+}
+
+func (l *Link) health(online bool) (bus.Message, error) {
+	l.mu.Lock()
+	h := &wire.Health{Online: online, Version: l.Version, Session: l.session, Epoch: l.Uplink.Outbox.Epoch()}
+	l.mu.Unlock()
+	if online {
+		_, last, err := l.Uplink.Outbox.Position()
+		if err != nil {
+			return bus.Message{}, err
+		}
+		h.Last = last
+	}
+	p, err := wire.Encode(wire.Header{At: l.Now().UnixMicro()}, h)
+	return bus.Message{Topic: wire.Up(l.Device, wire.ChanHealth), Payload: p, Retain: true}, err
+}
+
+func (l *Link) tellHealth(ctx context.Context) {
+	tick := time.NewTicker(healthEvery)
+	defer tick.Stop()
+	for {
+		m, err := l.health(true)
+		if err == nil {
+			err = l.Client.Publish(ctx, m)
+		}
+		if err != nil {
+			l.Log.Debug("health not told", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// handle takes the hub's words. What cannot be read is passed over: the hub may be
+// newer, and nothing is deleted for it.
+func (l *Link) handle(_ context.Context, m bus.Message) {
+	name, channel, ok := wire.ParseDown(m.Topic)
+	if !ok || name != l.Device {
+		l.Log.Warn("message for somebody else", "topic", m.Topic)
+		return
+	}
+	_, msg, err := wire.Decode(m.Payload)
+	if err != nil {
+		l.Log.Warn("message passed over", "topic", m.Topic, "err", err)
+		return
+	}
+	if a, ok := msg.(*wire.Ack); ok && channel == wire.ChanAck {
+		l.Uplink.Acknowledge(*a)
+	}
+}
