@@ -56,10 +56,13 @@ type Face struct {
 	// Five points in the order of the 112x112 alignment template: eye on the
 	// left of the picture, eye on the right, nose tip, mouth corners left, right.
 	Points [5]Point `json:"points"`
+	// Mesh are the 468 points of the face mesh; nil where it was not run.
+	Mesh []Point3 `json:"-"`
 }
 
 // Quality is what was measured on the chosen face. Units are in the comments;
-// the limits that turn a measurement into a Finding are configuration.
+// the limits that turn a measurement into a Finding are configuration. In records
+// older than a field it is 0.
 type Quality struct {
 	EyeDistance float32 `json:"eye_distance"` // pixels between the eye centres
 	Luminance   float32 `json:"luminance"`    // mean luma of the aligned face, 0..100
@@ -69,6 +72,11 @@ type Quality struct {
 	Pitch       float32 `json:"pitch"`        // degrees, positive: looking up
 	Roll        float32 `json:"roll"`         // degrees, positive: clockwise in the picture
 	Inside      float32 `json:"inside"`       // share of the face box inside the frame, 0..1
+
+	EyesOpen     float32 `json:"eyes_open"`     // opening of the lids over the width of the eye, mean of both; 0.28 is usual, below 0.2 they are closing
+	MouthCovered float32 `json:"mouth_covered"` // 0 (seen) to 1 (hidden, as by a mask)
+	EyesCovered  float32 `json:"eyes_covered"`  // 0 (seen) to 1 (hidden, as by sunglasses)
+	Score        float32 `json:"score"`         // face_quality, 0..100; see Rate
 }
 
 // FindingCode names a property of a picture that matters to a decision.
@@ -84,6 +92,11 @@ const (
 	FindingTooBright    FindingCode = "FACE_TOO_BRIGHT"
 	FindingBlurred      FindingCode = "FACE_BLURRED"
 	FindingTurnedAway   FindingCode = "FACE_TURNED_AWAY"
+	FindingFlat         FindingCode = "FACE_LOW_CONTRAST"
+	FindingEyesClosed   FindingCode = "EYES_CLOSED"
+	FindingMouthCovered FindingCode = "MOUTH_COVERED"
+	FindingEyesCovered  FindingCode = "EYES_COVERED"
+	FindingLowScore     FindingCode = "FACE_QUALITY_LOW" // all taken together
 )
 
 // Finding is one FindingCode with the value that raised it and its limit.

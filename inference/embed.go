@@ -12,6 +12,8 @@ type embedder struct {
 	*net
 	spec models.Embedder
 	buf  []float32
+
+	toCrop affine // from the last frame to its aligned face
 }
 
 func newEmbedder(e Engine, m *models.Model, threads int) (*embedder, error) {
@@ -32,6 +34,9 @@ func (b *embedder) align(f *agent.Frame, points [5]agent.Point) error {
 	m, ok := similarity(points, b.spec.Template)
 	if !ok {
 		return fmt.Errorf("the five face points coincide")
+	}
+	if b.toCrop, ok = m.invert(); !ok {
+		return fmt.Errorf("the five face points lie on a line")
 	}
 	b.warp(b.pix, b.size, b.size, f, m)
 	return nil

@@ -115,6 +115,23 @@ func pose(at func(int) (x, y, z float64)) (yaw, pitch float32) {
 	return degrees(math.Atan2(rz-lz, rx-lx)), degrees(math.Atan2(tz-bz, by-ty))
 }
 
+// Lids of either eye: outer and inner corner, then three pairs of upper and lower lid.
+var eyelids = [2][8]int{{33, 133, 160, 144, 159, 145, 158, 153}, {263, 362, 387, 373, 386, 374, 385, 380}}
+
+// eyesOpen is the eye aspect ratio (Soukupova and Cech 2016), the opening of the lids
+// over the width of the eye, as a mean of both eyes.
+func eyesOpen(mesh []agent.Point3) float32 {
+	var sum float64
+	for _, e := range eyelids {
+		apart := func(a, b int) float64 {
+			p, q := mesh[e[a]], mesh[e[b]]
+			return math.Hypot(float64(p.X-q.X), float64(p.Y-q.Y))
+		}
+		sum += (apart(2, 3) + apart(4, 5) + apart(6, 7)) / (3 * max(1e-6, apart(0, 1)))
+	}
+	return float32(sum / 2)
+}
+
 func degrees(rad float64) float32 { return float32(rad * 180 / math.Pi) }
 
 // check refuses landmarks that are not numbers: they would poison the alignment.

@@ -114,7 +114,7 @@ func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe, live bool) error {
 		return nil
 	}
 	best := found[0]
-	pr.Face = &agent.Face{Box: best.box, Confidence: best.score, Points: marks.points}
+	pr.Face = &agent.Face{Box: best.box, Confidence: best.score, Points: marks.points, Mesh: marks.mesh}
 	for _, d := range found[1:] {
 		pr.Others = append(pr.Others, agent.Face{Box: d.box, Confidence: d.score})
 	}
@@ -123,7 +123,7 @@ func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe, live bool) error {
 		return fmt.Errorf("align: %w", err)
 	}
 	pr.Timings.Align = lap()
-	pr.Quality = measure(p.embed.pix, p.embed.size, marks, best, f)
+	pr.Quality = p.embed.quality(marks, best, f)
 	pr.Timings.Quality = lap()
 	pr.Embedding, err = p.embed.embed()
 	pr.Timings.Embed = lap()

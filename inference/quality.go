@@ -6,8 +6,17 @@ import (
 	"postern/agent"
 )
 
-// measure fills the quality of an aligned face: pix is the aligned picture,
-// size x size RGB, and l, d and f say where it came from.
+// quality measures the face that align left, found as l and d in f.
+func (b *embedder) quality(l landmarks, d detection, f *agent.Frame) agent.Quality {
+	q := measure(b.pix, b.size, l, d, f)
+	s := sampler{b.pix, b.size, b.toCrop, l.mesh}
+	q.EyesOpen, q.MouthCovered, q.EyesCovered = eyesOpen(l.mesh), s.mouthCovered(), s.eyesCovered()
+	q.Score = q.Rate(d.score)
+	return q
+}
+
+// measure fills what needs no mesh: pix is the aligned picture, size x size RGB, and l,
+// d and f say where it came from.
 func measure(pix []byte, size int, l landmarks, d detection, f *agent.Frame) agent.Quality {
 	luma := make([]float32, size*size)
 	var sum, sq float64

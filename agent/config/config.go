@@ -262,10 +262,12 @@ func Default() Config {
 			Enrol: agent.QualityLimits{
 				MinEyeDistance: 32, MinLuminance: 20, MaxLuminance: 85, MinSharpness: 40,
 				MaxYaw: 25, MaxPitch: 25, MinInside: 0.95, OtherFaceShare: 0.3,
+				MinContrast: 8, MaxRoll: 30, MinEyesOpen: 0.18, MaxMouthHidden: 0.8, MaxEyesHidden: 0.95, MinScore: 25,
 			},
 			Verify: agent.QualityLimits{
 				MinEyeDistance: 24, MinLuminance: 10, MaxLuminance: 92, MinSharpness: 20,
 				MaxYaw: 40, MaxPitch: 40, MinInside: 0.8, OtherFaceShare: 0.5,
+				MinContrast: 4, MaxRoll: 45, MinEyesOpen: 0.12, MaxMouthHidden: 0.97, MinScore: 10,
 			},
 		},
 		Live: Live{Budget: 3 * time.Second, MinFrames: 3, MaxFrames: 12, Gone: 700 * time.Millisecond, MaxRate: 20},

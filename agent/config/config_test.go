@@ -82,10 +82,12 @@ var values = map[string]string{
 
 	"quality.enrol.min_eye_distance": "41", "quality.enrol.min_luminance": "16", "quality.enrol.max_luminance": "84",
 	"quality.enrol.min_sharpness": "41", "quality.enrol.max_yaw": "24", "quality.enrol.max_pitch": "24",
-	"quality.enrol.min_inside": "0.9", "quality.enrol.other_face_share": "0.25",
+	"quality.enrol.min_inside": "0.9", "quality.enrol.other_face_share": "0.25", "quality.enrol.min_contrast": "7", "quality.enrol.max_roll": "29", "quality.enrol.min_eyes_open": "0.17",
+	"quality.enrol.max_mouth_hidden": "0.7", "quality.enrol.max_eyes_hidden": "0.9", "quality.enrol.min_score": "29",
 	"quality.verify.min_eye_distance": "25", "quality.verify.min_luminance": "9", "quality.verify.max_luminance": "91",
 	"quality.verify.min_sharpness": "16", "quality.verify.max_yaw": "39", "quality.verify.max_pitch": "39",
-	"quality.verify.min_inside": "0.7", "quality.verify.other_face_share": "0.4",
+	"quality.verify.min_inside": "0.7", "quality.verify.other_face_share": "0.4", "quality.verify.min_contrast": "5", "quality.verify.max_roll": "44", "quality.verify.min_eyes_open": "0.13",
+	"quality.verify.max_mouth_hidden": "0.96", "quality.verify.max_eyes_hidden": "0.99", "quality.verify.min_score": "11",
 }
 
 // tlsPeers make a single file of a certificate valid.
@@ -283,6 +285,8 @@ func TestValidate(t *testing.T) {
 		{"quality.enrol.min_inside=2", "quality.enrol.min_inside"},
 		{"quality.enrol.other_face_share=-0.1", "quality.enrol.other_face_share"},
 		{"quality.enrol.max_luminance=101", "quality.enrol.max_luminance"},
+		{"quality.verify.min_score=101", "quality.verify.min_score"},
+		{"quality.enrol.max_mouth_hidden=1.1", "quality.enrol.max_mouth_hidden"},
 		{"quality.enrol.min_luminance=90", "quality.enrol.min_luminance"},
 		{"quality.enrol.min_luminance=90 quality.enrol.max_luminance=0", ""},
 	} {

@@ -193,6 +193,12 @@ func (c Config) quality() error {
 			{"max_pitch", q.MaxPitch, 180},
 			{"min_inside", q.MinInside, 1},
 			{"other_face_share", q.OtherFaceShare, 1},
+			{"min_contrast", q.MinContrast, 100},
+			{"max_roll", q.MaxRoll, 180},
+			{"min_eyes_open", q.MinEyesOpen, 1},
+			{"max_mouth_hidden", q.MaxMouthHidden, 1},
+			{"max_eyes_hidden", q.MaxEyesHidden, 1},
+			{"min_score", q.MinScore, 100},
 		} {
 			if k.value < 0 || k.value > k.hi {
 				return bad(q.key+k.key, k.value, fmt.Sprintf("0 (off) to %v", k.hi))

@@ -151,6 +151,11 @@ func Describe(f agent.Finding) string {
 		agent.FindingTooBright:    "the face is too bright",
 		agent.FindingBlurred:      "the face is blurred",
 		agent.FindingTurnedAway:   "the face is turned away",
+		agent.FindingFlat:         "the face has too little contrast",
+		agent.FindingEyesClosed:   "the eyes are closed",
+		agent.FindingMouthCovered: "the mouth is covered",
+		agent.FindingEyesCovered:  "the eyes are covered",
+		agent.FindingLowScore:     "the face is not seen well enough",
 	}[f.Code]
 	if f.Code == agent.FindingNoFace {
 		return what

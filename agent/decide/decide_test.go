@@ -274,6 +274,8 @@ func TestFindingsExplain(t *testing.T) {
 		agent.FindingFaceCut: agent.RiskLowQuality, agent.FindingTooSmall: agent.RiskLowQuality,
 		agent.FindingTooDark: agent.RiskDarkFace, agent.FindingTooBright: agent.RiskBrightFace,
 		agent.FindingBlurred: agent.RiskLowQuality, agent.FindingTurnedAway: agent.RiskLowQuality,
+		agent.FindingFlat: agent.RiskLowQuality, agent.FindingEyesClosed: agent.RiskLowQuality, agent.FindingMouthCovered: agent.RiskLowQuality,
+		agent.FindingEyesCovered: agent.RiskLowQuality, agent.FindingLowScore: agent.RiskLowQuality,
 	}
 	for code, risk := range want {
 		t.Run(string(code), func(t *testing.T) {

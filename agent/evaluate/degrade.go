@@ -46,8 +46,11 @@ func degradations() []degradation {
 	for _, d := range []float64{15, 30} {
 		add(fmt.Sprintf("rotated %g degrees", d), func(f *agent.Frame, _ *agent.Face, _ uint64) *agent.Frame { return rotate(f, d) })
 	}
-	add("lower face covered", func(f *agent.Frame, face *agent.Face, _ uint64) *agent.Frame { return cover(f, lowerFace(face), 200) })
-	add("eyes covered", func(f *agent.Frame, face *agent.Face, _ uint64) *agent.Frame { return cover(f, eyes(face), 25) })
+	add("low light: brightness x0.2, noise sigma 6", func(f *agent.Frame, _ *agent.Face, seed uint64) *agent.Frame {
+		return noise(brighten(f, 0.2), 6, seed)
+	})
+	add("wearing a mask", mask)
+	add("wearing sunglasses", sunglasses)
 	return ds
 }
 
@@ -167,53 +170,4 @@ func recompress(f *agent.Frame, quality int) (*agent.Frame, error) {
 		}
 	}
 	return &out, nil
-}
-
-// patch is a rectangle in a picture, turned with the face: a corner, and its sides.
-type patch struct{ corner, across, down [2]float64 }
-
-// onFace places a patch in the face's own frame: its unit is the distance of the
-// eyes, its origin the point between them, x from one eye to the other, y down.
-func onFace(face *agent.Face, x, y, w, h float64) patch {
-	l, r := face.Points[0], face.Points[1]
-	ux, uy := float64(r.X-l.X), float64(r.Y-l.Y)
-	ox, oy := float64(l.X+r.X)/2, float64(l.Y+r.Y)/2
-	return patch{
-		corner: [2]float64{ox + x*ux - y*uy, oy + x*uy + y*ux},
-		across: [2]float64{w * ux, w * uy},
-		down:   [2]float64{-h * uy, h * ux},
-	}
-}
-
-// lowerFace is what a mask covers: from the middle of the nose to below the chin. The
-// nose tip and the mouth say how long the face is.
-func lowerFace(face *agent.Face) patch {
-	l, r := face.Points[0], face.Points[1]
-	ux, uy := float64(r.X-l.X), float64(r.Y-l.Y)
-	d2 := max(1, ux*ux+uy*uy)
-	// How far a point lies below the eyes, in eye distances.
-	below := func(p agent.Point) float64 {
-		return (float64(p.Y-(l.Y+r.Y)/2)*ux - float64(p.X-(l.X+r.X)/2)*uy) / d2
-	}
-	nose := below(face.Points[2])
-	mouth := (below(face.Points[3]) + below(face.Points[4])) / 2
-	top := 0.75 * nose
-	return onFace(face, -1.1, top, 2.2, max(0, mouth+0.9-top))
-}
-
-// eyes is what dark glasses cover.
-func eyes(face *agent.Face) patch { return onFace(face, -1, -0.35, 2, 0.7) }
-
-// cover paints a patch in one grey.
-func cover(f *agent.Frame, p patch, grey byte) *agent.Frame {
-	aa := p.across[0]*p.across[0] + p.across[1]*p.across[1]
-	dd := p.down[0]*p.down[0] + p.down[1]*p.down[1]
-	return mapPixels(f, func(i int, v byte) byte {
-		x, y := float64(i/3%f.Width)-p.corner[0], float64(i/3/f.Width)-p.corner[1]
-		a, d := x*p.across[0]+y*p.across[1], x*p.down[0]+y*p.down[1]
-		if a >= 0 && a < aa && d >= 0 && d < dd {
-			return grey
-		}
-		return v
-	})
 }

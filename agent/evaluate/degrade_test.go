@@ -20,8 +20,8 @@ func picture(w, h int, v byte, do func(x, y int) byte) *agent.Frame {
 	return f
 }
 
-// frontal is a face whose eyes are 20 apart at y 30, with nose and mouth below.
-var frontal = &agent.Face{Points: [5]agent.Point{{X: 30, Y: 30}, {X: 50, Y: 30}, {X: 40, Y: 42}, {X: 33, Y: 54}, {X: 47, Y: 54}}}
+// frontal is a face whose mask and glasses are circles about (40, 40).
+var frontal = &agent.Face{Mesh: MeshOver(40, 40, 20, 8)}
 
 // Every degradation leaves the size and the original as they are, and says the same
 // twice.
@@ -49,7 +49,7 @@ func TestDegradations(t *testing.T) {
 		}
 		names[d.name] = true
 	}
-	if len(names) != 19 {
+	if len(names) != 20 {
 		t.Errorf("%d degradations", len(names))
 	}
 }
@@ -132,35 +132,68 @@ func TestRotate(t *testing.T) {
 	}
 }
 
-func TestCover(t *testing.T) {
-	turned := &agent.Face{} // frontal, a quarter turn clockwise about (40, 40)
-	for i, p := range frontal.Points {
-		turned.Points[i] = agent.Point{X: 80 - p.Y, Y: p.X}
+// MeshOver is a mesh about (x, y): the outline of the mask is a circle of one radius,
+// those of the lenses, the bridge and the arms circles of another.
+func MeshOver(x, y, mask, lens float64) []agent.Point3 {
+	m := make([]agent.Point3, 468)
+	round := func(outline []int, radius float64) {
+		for i, k := range outline {
+			sin, cos := math.Sincos(2 * math.Pi * float64(i) / float64(len(outline)))
+			m[k] = agent.Point3{X: float32(x + radius*cos), Y: float32(y + radius*sin)}
+		}
 	}
+	round(maskOutline, mask)
+	for _, o := range glassesOutlines {
+		round(o, lens)
+	}
+	return m
+}
+
+func TestWear(t *testing.T) {
 	f := picture(80, 80, 128, nil)
-	for _, c := range []struct {
-		name     string
-		of       func(*agent.Face) patch
-		in, free [][2]int
-	}{
-		{"eyes", eyes, [][2]int{{30, 30}, {50, 30}, {40, 30}, {22, 25}, {58, 36}}, [][2]int{{40, 42}, {33, 54}, {18, 30}, {62, 30}, {40, 20}, {40, 39}}},
-		{"lower face", lowerFace, [][2]int{{40, 42}, {33, 54}, {47, 54}, {40, 68}, {20, 54}, {60, 54}}, [][2]int{{30, 30}, {50, 30}, {40, 36}, {40, 75}, {15, 54}}},
-	} {
-		g, h := cover(f, c.of(frontal), 9), cover(f, c.of(turned), 9)
-		for _, p := range c.in {
-			if channel(g, p[0], p[1], 0) != 9 || channel(h, 80-p[1], p[0], 2) != 9 {
-				t.Errorf("%s leaves %v free", c.name, p)
+	face := &agent.Face{Box: agent.Box{X: 10, Y: 10, W: 60, H: 60}, Mesh: MeshOver(40, 40, 20, 10)}
+	colours := map[byte]bool{}
+	for seed := range uint64(20) {
+		for _, c := range []struct {
+			worn    *agent.Frame
+			in, out [][2]int
+		}{
+			{mask(f, face, seed), [][2]int{{40, 40}, {25, 40}, {40, 57}}, [][2]int{{40, 63}, {16, 40}, {60, 60}}},
+			{sunglasses(f, face, seed), [][2]int{{40, 40}, {46, 40}}, [][2]int{{40, 52}, {25, 40}}},
+		} {
+			for _, p := range c.in {
+				if v := channel(c.worn, p[0], p[1], 2); v == 128 && channel(c.worn, p[0], p[1], 0) == 128 {
+					t.Errorf("seed %d leaves %v free", seed, p)
+				}
 			}
+			for _, p := range c.out {
+				if channel(c.worn, p[0], p[1], 0) != 128 {
+					t.Errorf("seed %d covers %v", seed, p)
+				}
+			}
+			colours[channel(c.worn, 40, 40, 2)/8] = true
 		}
-		for _, p := range c.free {
-			if channel(g, p[0], p[1], 0) != 128 || channel(h, 80-p[1], p[0], 2) != 128 {
-				t.Errorf("%s covers %v", c.name, p)
-			}
+		if !bytes.Equal(mask(f, face, seed).Pix, mask(f, face, seed).Pix) {
+			t.Error("a seed gives two masks")
 		}
 	}
-	// A face without points covers nothing.
-	if g := cover(f, lowerFace(&agent.Face{}), 9); !bytes.Equal(g.Pix, f.Pix) {
-		t.Error("a patch without a face")
+	if len(colours) < 4 {
+		t.Errorf("only the colours %v", colours)
+	}
+	if g := mask(f, &agent.Face{}, 1); g != f {
+		t.Error("a mask without a mesh")
+	}
+}
+
+func TestWithin(t *testing.T) {
+	square := []agent.Point{{X: 0, Y: 0}, {X: 4, Y: 0}, {X: 4, Y: 4}, {X: 0, Y: 4}}
+	for p, want := range map[[2]float64]bool{{2, 2}: true, {0.1, 3.9}: true, {5, 2}: false, {2, -1}: false, {-1, -1}: false} {
+		if got := within(square, p[0], p[1]); got != want {
+			t.Errorf("%v: %v", p, got)
+		}
+	}
+	if within(nil, 0, 0) {
+		t.Error("a point in nothing")
 	}
 }
 

@@ -50,6 +50,7 @@ type Report struct {
 	trials  *trials
 	dataset *Dataset
 	faces   []face
+	right   []bool // of each pair: decided rightly at its fold's threshold
 }
 
 // OperatingPoint is the miss rate at the threshold that gives one false match rate.
@@ -78,7 +79,7 @@ func Run(ctx context.Context, d *Dataset, p prober, o Options) (*Report, error) 
 			r.Undetected = append(r.Undetected, d.Images[i].Path)
 		}
 	}
-	r.Accuracy = pairAccuracy(d, faces)
+	r.Accuracy, r.right = pairAccuracy(d, faces)
 	r.compare(d, faces, o)
 	return r, nil
 }
@@ -128,7 +129,7 @@ func (r *Report) spread() {
 
 type face struct {
 	embedding agent.Embedding // nil where no face was found
-	quality   float64         // FaceQuality
+	quality   float64         // face_quality, 0..100
 }
 
 // embedAll returns one face a picture.
@@ -140,7 +141,7 @@ func embedAll(ctx context.Context, d *Dataset, p prober, workers int, progress f
 		if err != nil {
 			return err
 		}
-		faces[i] = face{pr.Embedding, FaceQuality(&pr)}
+		faces[i] = face{pr.Embedding, float64(pr.Quality.Score)}
 		model.Store(pr.ModelID)
 		return nil
 	})
@@ -203,10 +204,11 @@ func cosine(a, b agent.Embedding) float64 {
 
 // pairAccuracy follows the protocol: for each fold the threshold that is best on
 // the others, and the mean of the folds' accuracies.
-func pairAccuracy(d *Dataset, faces []face) float64 {
+func pairAccuracy(d *Dataset, faces []face) (accuracy float64, each []bool) {
 	if len(d.Pairs) == 0 || d.Folds < 2 {
-		return 0
+		return 0, nil
 	}
+	each = make([]bool, len(d.Pairs))
 	sims := make([]float64, len(d.Pairs))
 	for i, p := range d.Pairs {
 		sims[i] = cosine(faces[p.A].embedding, faces[p.B].embedding)
@@ -218,14 +220,14 @@ func pairAccuracy(d *Dataset, faces []face) float64 {
 		for i, p := range d.Pairs {
 			if p.Fold == fold {
 				n++
-				if (sims[i] > t) == p.Genuine {
+				if each[i] = (sims[i] > t) == p.Genuine; each[i] {
 					right++
 				}
 			}
 		}
 		sum += float64(right) / float64(max(1, n)) / float64(d.Folds)
 	}
-	return sum
+	return sum, each
 }
 
 // bestThreshold sweeps the sorted similarities of all folds but one and stays in the

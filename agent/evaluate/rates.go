@@ -58,9 +58,10 @@ func (h *histogram) above(cos float64) int {
 // trial is one genuine pair.
 type trial struct {
 	cosine  float64
-	quality float64 // the lower of the two faces' FaceQuality
+	quality float64 // the lower of the two faces' face_quality
 	faces   bool    // a face was found in both pictures
 	image   int     // the first of the two
+	other   int     // the second
 }
 
 // trials are all cross pairs of a data set.
@@ -119,7 +120,7 @@ func (t *trials) add(d *Dataset, faces []face, g *grouping, i, j int) {
 	c := cosine(a.embedding, b.embedding)
 	genuine := d.Images[i].Person == d.Images[j].Person
 	if genuine {
-		t.genuine = append(t.genuine, trial{c, min(a.quality, b.quality), a.embedding != nil && b.embedding != nil, i})
+		t.genuine = append(t.genuine, trial{c, min(a.quality, b.quality), a.embedding != nil && b.embedding != nil, i, j})
 	} else {
 		t.impostor.add(c)
 	}

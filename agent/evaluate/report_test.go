@@ -24,10 +24,9 @@ func (m measured) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error
 	return m[strings.TrimSuffix(f.Source, ".png")], ctx.Err()
 }
 
-// sharp is a face of full quality but for its sharpness, which makes it that quality.
-func sharp(e agent.Embedding, quality float64) agent.Probe {
-	return agent.Probe{Face: &agent.Face{Confidence: 1}, Embedding: e, Quality: agent.Quality{
-		EyeDistance: 100, Contrast: 20, Inside: 1, Sharpness: float32(math.Pow(quality/10, 2))}}
+// rated is a face of that quality.
+func rated(e agent.Embedding, quality float64) agent.Probe {
+	return agent.Probe{Face: &agent.Face{Confidence: 1}, Embedding: e, Quality: agent.Quality{Score: float32(quality)}}
 }
 
 // straight maps score s to the cosine s/100.
@@ -139,7 +138,7 @@ func TestDiscard(t *testing.T) {
 				if i < 2 {
 					second[2*i], second[2*i+1] = -0.6, 0.8
 				}
-				m[a], m[b] = sharp(first, 100), sharp(second, c.quality(i))
+				m[a], m[b] = rated(first, 100), rated(second, c.quality(i))
 				names = append(names, a, b)
 			}
 			names = append(names, "p0_0003") // no face: not in the curve
@@ -158,42 +157,6 @@ func TestDiscard(t *testing.T) {
 				t.Errorf("quality from %v, want %v", q, c.lowest)
 			}
 		})
-	}
-}
-
-func TestFaceQuality(t *testing.T) {
-	good := agent.Quality{EyeDistance: 35, Sharpness: 100, Contrast: 12, Inside: 1, Luminance: 50}
-	nan := float32(math.NaN())
-	for _, c := range []struct {
-		name   string
-		change func(*agent.Quality, *agent.Face)
-		want   float64
-	}{
-		{"good", func(*agent.Quality, *agent.Face) {}, 100},
-		{"better than asked", func(q *agent.Quality, _ *agent.Face) { q.EyeDistance, q.Sharpness, q.Contrast = 1e6, 1e6, 90 }, 100},
-		{"half as sharp", func(q *agent.Quality, _ *agent.Face) { q.Sharpness = 25 }, 50},
-		{"small", func(q *agent.Quality, _ *agent.Face) { q.EyeDistance = 22.5 }, 50},
-		{"small and half as sharp", func(q *agent.Quality, _ *agent.Face) { q.EyeDistance, q.Sharpness = 22.5, 25 }, 25},
-		{"flat", func(q *agent.Quality, _ *agent.Face) { q.Contrast = 7 }, 50},
-		{"turned", func(q *agent.Quality, _ *agent.Face) { q.Yaw = -30 }, 50},
-		{"turned both ways", func(q *agent.Quality, _ *agent.Face) { q.Yaw, q.Pitch = 18, -24 }, 50},
-		{"turned too far", func(q *agent.Quality, _ *agent.Face) { q.Yaw, q.Pitch = 90, 90 }, 0},
-		{"cut", func(q *agent.Quality, _ *agent.Face) { q.Inside = 0.75 }, 50},
-		{"gone", func(q *agent.Quality, _ *agent.Face) { q.Inside = -1 }, 0},
-		{"doubtful", func(_ *agent.Quality, f *agent.Face) { f.Confidence = 0.75 }, 50},
-		{"very doubtful", func(_ *agent.Quality, f *agent.Face) { f.Confidence = 0.1 }, 0},
-		{"negative", func(q *agent.Quality, _ *agent.Face) { q.Sharpness = -5 }, 0},
-		{"not a number", func(q *agent.Quality, _ *agent.Face) { q.Sharpness = nan }, 0},
-		{"not a number of degrees", func(q *agent.Quality, _ *agent.Face) { q.Pitch = nan }, 0},
-	} {
-		q, f := good, agent.Face{Confidence: 1}
-		c.change(&q, &f)
-		if got := evaluate.FaceQuality(&agent.Probe{Face: &f, Quality: q}); math.Abs(got-c.want) > 1e-4 {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
-	}
-	if got := evaluate.FaceQuality(&agent.Probe{Quality: good}); got != 0 {
-		t.Errorf("without a face: %v", got)
 	}
 }
 

@@ -58,9 +58,26 @@ type personMatch struct {
 }
 
 func newBootstrap(d *Dataset, faces []face, t *trials, cosines []float64) *bootstrap {
+	b, of := byPerson(d, t, cosines)
+	for b.lowest < len(cosines) && t.impostor.above(cosines[b.lowest]) > maxKept {
+		b.lowest++
+	}
+	b.collect(d, faces, of, cosines)
+	return b
+}
+
+// missesByPerson has the genuine pairs only, at one threshold.
+func missesByPerson(d *Dataset, t *trials, cosine float64) *bootstrap {
+	b, _ := byPerson(d, t, []float64{cosine})
+	return b
+}
+
+// byPerson counts pictures, genuine pairs and misses of each person, and gives the
+// person of each picture.
+func byPerson(d *Dataset, t *trials, cosines []float64) (b *bootstrap, of []int) {
 	who := map[string]int{}
-	of := make([]int, len(d.Images))
-	b := &bootstrap{rows: len(cosines)}
+	of = make([]int, len(d.Images))
+	b = &bootstrap{rows: len(cosines)}
 	for i, im := range d.Images {
 		k, ok := who[im.Person]
 		if !ok {
@@ -85,11 +102,7 @@ func newBootstrap(d *Dataset, faces []face, t *trials, cosines []float64) *boots
 			}
 		}
 	}
-	for b.lowest < len(cosines) && t.impostor.above(cosines[b.lowest]) > maxKept {
-		b.lowest++
-	}
-	b.collect(d, faces, of, cosines)
-	return b
+	return b, of
 }
 
 // collect compares all pictures again and keeps the impostor pairs that matter.

@@ -45,14 +45,17 @@ type Miss struct {
 	Score  float64 `json:"score"`
 	Cosine float64 `json:"cosine"`
 	FNMR   Rate    `json:"fnmr"`
+	// FMR is over the worsened probes of each against the references of all others: a
+	// degradation must not let strangers in either.
+	FMR Rate `json:"fmr"`
 }
 
-// outcome is what one person's pair gave: cosine, or never, a degradation.
+// outcome is what one person's pictures gave.
 type outcome struct {
-	cosines []float64
-	found   []bool
-	eyes    float64
-	model   string
+	reference agent.Embedding
+	probes    []agent.Embedding // one a degradation; nil where no face was found
+	eyes      float64
+	model     string
 }
 
 // Robustness compares the first picture of each person with worsened copies of the
@@ -126,7 +129,7 @@ func worsen(ctx context.Context, p prober, reference, probe string, ds []degrada
 	if err != nil || good.Face == nil || ref.Embedding == nil {
 		return nil, err
 	}
-	o := &outcome{eyes: float64(good.Quality.EyeDistance), model: good.ModelID}
+	o := &outcome{reference: ref.Embedding, eyes: float64(good.Quality.EyeDistance), model: good.ModelID}
 	seed := fnv.New64a()
 	// A hash takes everything.
 	_, _ = seed.Write([]byte(filepath.Base(probe)))
@@ -139,48 +142,64 @@ func worsen(ctx context.Context, p prober, reference, probe string, ds []degrada
 		if err != nil {
 			return nil, err
 		}
-		o.cosines = append(o.cosines, cosine(ref.Embedding, got.Embedding))
-		o.found = append(o.found, got.Embedding != nil)
+		o.probes = append(o.probes, got.Embedding)
 	}
 	return o, nil
 }
 
-func robustnessReport(outcomes []*outcome, ds []degradation, cosine func(float64) float64) *RobustnessReport {
+func robustnessReport(all []*outcome, ds []degradation, cosineOf func(float64) float64) *RobustnessReport {
 	r := &RobustnessReport{}
+	var outcomes []*outcome
 	var distances []float64
-	sims := make([][]float64, len(ds))
-	noFace := make([]int, len(ds))
-	for _, o := range outcomes {
+	for _, o := range all {
 		if o == nil {
 			r.Skipped++
 			continue
 		}
-		r.People++
+		outcomes = append(outcomes, o)
 		r.ModelID = o.model
 		distances = append(distances, o.eyes)
-		for k, c := range o.cosines {
-			sims[k] = append(sims[k], c)
-			if !o.found[k] {
-				noFace[k]++
-			}
-		}
 	}
-	r.EyeDistance = median(distances)
+	r.People, r.EyeDistance = len(outcomes), median(distances)
 	for k, d := range ds {
-		row := RobustnessRow{Name: d.name, NoFace: noFace[k], Median: median(sims[k])}
-		for _, s := range groupScores {
-			t := cosine(s)
-			missed := 0
-			for _, c := range sims[k] {
-				if c <= t {
-					missed++
-				}
-			}
-			row.At = append(row.At, Miss{s, t, FalseNonMatchRate(missed, len(sims[k]))})
-		}
+		row := robustnessRow(outcomes, k, cosineOf)
+		row.Name = d.name
 		r.Rows = append(r.Rows, row)
 	}
 	return r
+}
+
+// robustnessRow compares the k-th degradation of everybody with the references of
+// everybody.
+func robustnessRow(outcomes []*outcome, k int, cosineOf func(float64) float64) RobustnessRow {
+	var row RobustnessRow
+	var own []float64
+	misses, matches := make([]int, len(groupScores)), make([]int, len(groupScores))
+	for i, o := range outcomes {
+		if o.probes[k] == nil {
+			row.NoFace++
+		}
+		for j, other := range outcomes {
+			c := cosine(other.reference, o.probes[k])
+			if i == j {
+				own = append(own, c)
+			}
+			for s, score := range groupScores {
+				switch above := c > cosineOf(score); {
+				case i == j && !above:
+					misses[s]++
+				case i != j && above:
+					matches[s]++
+				}
+			}
+		}
+	}
+	n := len(outcomes)
+	row.Median = median(own)
+	for s, score := range groupScores {
+		row.At = append(row.At, Miss{score, cosineOf(score), FalseNonMatchRate(misses[s], n), FalseMatchRate(matches[s], n*(n-1))})
+	}
+	return row
 }
 
 // median is the middle value, the upper of two.

@@ -9,7 +9,7 @@ import (
 )
 
 func (c *cli) evalCmd() *cobra.Command {
-	var dir, crops, groups, out string
+	var dir, crops, groups, out, compare, model string
 	var workers int
 	cmd := &cobra.Command{
 		Use:   "eval --data DIR",
@@ -21,8 +21,13 @@ which no face is found counts as a miss in each of its genuine pairs.
 
 Then, what each score means on these data; and how the FNMR falls when the faces of
 the lowest quality are left out. A rate that the data cannot support, for want of
-pairs, is told as a bound. Intervals take the pairs as independent; those of the
-same people are not, so the truth is wider.`,
+pairs, is told as a bound. Some intervals take pairs as independent; those of the
+same people are not, so the tables by group and of the discard curve are narrower than
+the truth. The others are bootstrapped over people.
+
+With --compare a second embedder runs on the same pictures. Told are the differences,
+B less A, with what chance alone would do: McNemar's test on the pairs, intervals from
+the same drawings of people for the FNMR.`,
 		Example: "  postern eval --data lfw --out pictures\n  postern eval --data lfw --groups groups.csv --json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -30,10 +35,6 @@ same people are not, so the truth is wider.`,
 				return usageError{fmt.Errorf("name the folder with --data DIR")}
 			}
 			c.data = "" // here --data names the faces, not the store
-			cfg, err := c.settings()
-			if err != nil {
-				return err
-			}
 			d, err := evaluate.Open(dir)
 			if err != nil {
 				return err
@@ -47,8 +48,7 @@ same people are not, so the truth is wider.`,
 					return err
 				}
 			}
-			cfg.Liveness.Mode = "off"
-			b, err := openBrain(cfg, c.logger(cfg, true), workers)
+			b, err := c.openModel(model, workers)
 			if err != nil {
 				return err
 			}
@@ -68,6 +68,9 @@ same people are not, so the truth is wider.`,
 					return err
 				}
 			}
+			if compare != "" {
+				return c.compare(cmd, r, dir, compare, workers)
+			}
 			return c.print(r, report(r))
 		},
 	}
@@ -75,8 +78,10 @@ same people are not, so the truth is wider.`,
 	cmd.Flags().StringVar(&crops, "crops", "", "instead of measuring, write the aligned faces (PNG) to this new folder")
 	cmd.Flags().StringVar(&out, "out", "", "also draw DET, ROC and histogram (SVG) to this folder; nothing is overwritten")
 	cmd.Flags().StringVar(&groups, "groups", "", "CSV file of person,group: also report the error rates of each group")
+	cmd.Flags().StringVar(&model, "model", "", "folder of another embedder to measure, with manifest.json and its model file")
+	cmd.Flags().StringVar(&compare, "compare", "", "folder of an embedder to measure beside it on the same pictures, with paired tests")
 	cmd.Flags().IntVar(&workers, "workers", 2, "pictures analysed at once")
-	cmd.AddCommand(c.robustnessCmd(), c.evalLivenessCmd())
+	cmd.AddCommand(c.robustnessCmd(), c.qualityCmd(), c.evalLivenessCmd())
 	return cmd
 }
 
