@@ -59,10 +59,10 @@ func TestEval(t *testing.T) {
 
 func TestEvalRobustness(t *testing.T) {
 	r := decode[evaluate.RobustnessReport](t, postern(t, "eval", "robustness", "--data", labelled(t), "--json"))
-	if r.People != 1 || len(r.Rows) != 20 || r.Rows[0].Name != "as it is" || r.Rows[0].At[0].FNMR.Errors != 0 || r.EyeDistance < 20 {
+	if r.People != 1 || len(r.Rows) != 21 || r.Rows[0].Name != "as it is" || r.Rows[0].At[0].FNMR.Errors != 0 || r.EyeDistance < 20 {
 		t.Errorf("%+v", r)
 	}
-	if text := robustnessText(&r); strings.Count(text, "too few for a rate") != 40 {
+	if text := robustnessText(&r); strings.Count(text, "too few for a rate") != 63 {
 		t.Errorf("%s", text)
 	}
 }
@@ -103,5 +103,26 @@ func TestEvalTexts(t *testing.T) {
 		if c.got != c.want {
 			t.Errorf("%q, want %q", c.got, c.want)
 		}
+	}
+}
+
+func TestEvalQuality(t *testing.T) {
+	r := decode[evaluate.QualityReport](t, postern(t, "eval", "quality", "--data", labelled(t), "--cover", "3", "--json"))
+	if r.Images != 3 || len(r.Discard) != len(r.Spread) || len(r.Gates) != 2 || len(r.Covered) != 2 || r.ModelID == "" {
+		t.Fatalf("%+v", r)
+	}
+	if m := r.Covered[0]; m.Covered.Trials == 0 || m.Covered.Errors != m.Covered.Trials || m.Plain.Errors != 0 {
+		t.Errorf("masks on three portraits: %+v", m)
+	}
+	if text := qualityText(&r); !strings.Contains(text, "mouth covered") || !strings.Contains(text, "enrol") {
+		t.Errorf("%s", text)
+	}
+}
+
+// The shipped embedder, named as another, is no different from itself.
+func TestEvalCompare(t *testing.T) {
+	a := postern(t, "eval", "--data", labelled(t), "--compare", filepath.Join(root, "models/fr-feature-512-int8"))
+	if a.code != exitApproved || !strings.Contains(a.out, "no difference shown") || strings.Contains(a.out, "better") {
+		t.Errorf("exit %d:\n%s%s", a.code, a.out, a.err)
 	}
 }
