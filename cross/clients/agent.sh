@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 postern=${BIN:-bin/postern}
 work=$(mktemp -d)
+: >"$work/out"
 pid=
 finish() {
 	[ -z "$pid" ] || { kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; } || true
@@ -18,7 +19,7 @@ API_KEY=$(key conformance)
 SANDBOX_KEY=$(key sandbox --sandbox)
 "$postern" --data "$work/data" run --set camera.source=none --set http.listen=127.0.0.1:0 \
 	--set api.rates.read=0 --set api.rates.write=0 --set api.rates.create=0 --set api.rates.biometrics=0 --set api.rates.pdf=0 \
-	${AGENT_FLAGS:-} \
+	--set webhooks.allow_loopback=true ${AGENT_FLAGS:-} \
 	>"$work/out" 2>"$work/log" &
 pid=$!
 for _ in $(seq 100); do
@@ -28,6 +29,7 @@ for _ in $(seq 100); do
 	sleep 0.2
 done
 [ -n "$url" ] || { echo 'the agent did not start' >&2; cat "$work/log" >&2; exit 1; }
+export FACES=${FACES:-$PWD/.cache/faces} CLIENTS_CACHE=${CLIENTS_CACHE:-$PWD/.cache/clients}
 export API_URL=$url API_KEY SANDBOX_KEY DATA=$work/data NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
 status=0
