@@ -34,6 +34,7 @@ const (
 	RiskLowLiveness         Risk = "LOW_LIVENESS_SCORE"    // score at or below a threshold
 	RiskFaceAttack          Risk = "LIVENESS_FACE_ATTACK"  // a measurement that only an attack gives
 	RiskLivenessNotComputed Risk = "LIVENESS_NOT_COMPUTED" // required, but it could not be measured
+	RiskChallengeNotMet     Risk = "LIVENESS_CHALLENGE_NOT_MET"
 )
 
 // The features that warnings speak of, spelt as on the wire.

@@ -11,6 +11,7 @@ type Liveness struct {
 	ModelID     string         `json:"model_id,omitempty"`       // of the network
 	Calibration string         `json:"calibration_id,omitempty"` // of the map from network output to score
 	Frames      int            `json:"frames,omitempty"`         // frames that contributed
+	Challenge   string         `json:"challenge,omitempty"`      // pending, met or missed; "": none was asked
 	Signals     []Signal       `json:"signals,omitempty"`        // in a fixed order; what was measured besides the score
 }
 

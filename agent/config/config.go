@@ -145,17 +145,30 @@ type Live struct {
 // Liveness configures presentation-attack detection on live captures. Where it is
 // on and cannot be measured, nobody is approved.
 type Liveness struct {
-	Mode    string  `yaml:"mode"`    // off, passive
+	Mode    string  `yaml:"mode"`    // off, passive, active
 	Review  float64 `yaml:"review"`  // liveness score at or below: In Review
 	Decline float64 `yaml:"decline"` // liveness score at or below: Declined
 	// MinFrames is how many good frames an approval needs beside live.min_frames.
 	MinFrames int `yaml:"min_frames"`
+	// In mode active a person is asked, in random order, to turn the head or blink. Who
+	// does not is In Review: an attendant, or another way in, is for whom it does not suit.
+	Tasks    int           `yaml:"tasks"`
+	TaskTime time.Duration `yaml:"task_time"` // for all of them
 
 	// What a finding does: no_action, review, decline.
 	SeveralFaces string `yaml:"several_faces"`
 	LowQuality   string `yaml:"low_quality"`
 	Dark         string `yaml:"dark"`
 	Bright       string `yaml:"bright"`
+}
+
+// CaptureTime is how long a live capture may take: live.budget, and the time of the
+// tasks where those are asked.
+func (c Config) CaptureTime() time.Duration {
+	if c.Liveness.Mode == "active" {
+		return c.Live.Budget + c.Liveness.TaskTime
+	}
+	return c.Live.Budget
 }
 
 // On reports whether liveness is required of live captures. A mode that is not
@@ -271,7 +284,7 @@ func Default() Config {
 			},
 		},
 		Live: Live{Budget: 3 * time.Second, MinFrames: 3, MaxFrames: 12, Gone: 700 * time.Millisecond, MaxRate: 20},
-		Liveness: Liveness{Mode: "passive", Review: 70, Decline: 50, MinFrames: 8,
+		Liveness: Liveness{Mode: "passive", Review: 70, Decline: 50, MinFrames: 8, Tasks: 2, TaskTime: 12 * time.Second,
 			SeveralFaces: "no_action", LowQuality: "no_action", Dark: "no_action", Bright: "no_action"},
 		Retention: Retention{Results: "unlimited", Images: "off", Templates: "unlimited"},
 		Throttle:  Throttle{Subject: throttle.Strict, Device: throttle.Strict},

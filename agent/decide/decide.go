@@ -113,6 +113,8 @@ var texts = map[agent.Risk][2]string{
 		"The liveness score is low, so the face may not be that of a living person before the camera."},
 	agent.RiskFaceAttack: {"Liveness face attack",
 		"The capture shows signs of a presentation attack, such as a printed photo, a screen or injected frames."},
+	agent.RiskChallengeNotMet: {"Liveness challenge not met",
+		"The person did not do what was asked in time; somebody must look."},
 	agent.RiskLivenessNotComputed: {"Liveness not computed",
 		"Liveness is required here but could not be measured, so nobody is approved."},
 }

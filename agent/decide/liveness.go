@@ -34,13 +34,19 @@ func (a Action) logType() agent.LogType {
 
 // LivenessPolicy is what a deployer sets about liveness.
 type LivenessPolicy struct {
-	Thresholds   agent.Thresholds
-	MinFrames    int    // good frames that a live capture needs, beside any other minimum
+	Thresholds agent.Thresholds
+	MinFrames  int // good frames that a live capture needs, beside any other minimum
+	// Active: a challenge must be met. Who does not meet it is In Review, so that an
+	// attendant decides about whom the tasks do not suit; nobody is declined for it.
+	Active       bool
 	SeveralFaces Action // MULTIPLE_FACES_DETECTED
 	Quality      Action // LOW_FACE_QUALITY
 	Dark         Action // LOW_FACE_LUMINANCE
 	Bright       Action // HIGH_FACE_LUMINANCE
 }
+
+// ChallengeMet is the Challenge of a liveness whose challenge was met.
+const ChallengeMet = "met"
 
 // Capture is what is known of a capture whose liveness is to be decided.
 type Capture struct {
@@ -76,6 +82,9 @@ func Live(c Capture) (agent.LivenessCheck, []agent.Warning) {
 		add(agent.RiskLowLiveness, agent.LogError, "")
 	case l.Score <= t.Review:
 		add(agent.RiskLowLiveness, agent.LogWarning, "")
+	}
+	if c.Policy.Active && l.Challenge != ChallengeMet {
+		add(agent.RiskChallengeNotMet, agent.LogWarning, "")
 	}
 	for _, s := range l.Signals {
 		if s.Grade == agent.GradeAttack {

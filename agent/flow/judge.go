@@ -191,7 +191,7 @@ func (s *Service) addPicture(f *agent.Frame, box *agent.Box, kind string, a *cas
 // present fuses the pictures of a face. The first good one stands for all of them;
 // where none is good, the first that has a face.
 func (j *judging) present(frames []*agent.Frame) (cases.Face, error) {
-	ev := j.Matcher.NewEvidence("session", 1)
+	ev := j.Matcher.NewPictureEvidence("session") // liveness is a step of its own
 	var best *agent.Frame
 	var probe agent.Probe
 	good := false
@@ -269,7 +269,7 @@ func (j *judging) evidence() (*verify.Evidence, error) {
 		return nil, err
 	}
 	p := j.session.Capture.Probe(t.Embedding)
-	ev := j.Matcher.NewEvidence("session "+j.session.ID, 1)
+	ev := j.Matcher.NewPictureEvidence("session " + j.session.ID)
 	ev.Add(&p)
 	return ev, nil
 }

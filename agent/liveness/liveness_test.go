@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/agent"
+	"postern/agent/liveness/livenesstest"
 )
 
 var start = time.Unix(1_700_000_000, 0)
@@ -19,27 +20,8 @@ type pose struct {
 	grain float64 // noise of the mesh, pixels
 }
 
-// head is a mesh of an ellipsoid, 180 wide and 240 high, with eyes.
 func head(p pose, r *rand.Rand) []agent.Point3 {
-	mesh := make([]agent.Point3, meshPoints)
-	at := func(u, v float64) agent.Point3 { // on the surface, u and v in -1..1
-		z := -90 * math.Sqrt(math.Max(0, 1-u*u-v*v))
-		s, c := math.Sincos(p.yaw * math.Pi / 180)
-		x := 90 * u
-		return agent.Point3{X: float32(p.x + x*c - z*s + r.NormFloat64()*p.grain), Y: float32(p.y + 120*v + r.NormFloat64()*p.grain), Z: float32(x*s + z*c)}
-	}
-	for i := range mesh {
-		a, d := float64(i)*2.39996, math.Sqrt(float64(i)/meshPoints)*0.95
-		mesh[i] = at(d*math.Cos(a), d*math.Sin(a))
-	}
-	for k, e := range eyes {
-		mid := -0.4 + 0.8*float64(k)
-		gap := 0.05 * p.open // 0.05*120 over 0.4*90: an aspect ratio of 0.33
-		mesh[e[0]], mesh[e[1]] = at(mid-0.2, -0.2), at(mid+0.2, -0.2)
-		mesh[e[2]], mesh[e[3]] = at(mid-0.07, -0.2-gap), at(mid-0.07, -0.2+gap)
-		mesh[e[4]], mesh[e[5]] = at(mid+0.07, -0.2-gap), at(mid+0.07, -0.2+gap)
-	}
-	return mesh
+	return livenesstest.Head(livenesstest.Pose{X: p.x, Y: p.y, Yaw: p.yaw, Open: p.open, Grain: p.grain}, r)
 }
 
 // scene says how frame i of a sequence looks.

@@ -1,6 +1,7 @@
 package liveness
 
 import (
+	"math"
 	"slices"
 
 	"postern/agent"
@@ -68,6 +69,9 @@ func Combine(score float64, signals []agent.Signal) float64 {
 // at or beyond the limit, as bad says.
 func graded(name agent.SignalName, value, limit float64, unit string, known, beyond bool, bad agent.Grade) agent.Signal {
 	s := agent.Signal{Name: name, Value: value, Limit: limit, Unit: unit, Grade: agent.GradeUnknown}
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		s.Value, known = 0, false
+	}
 	if known {
 		s.Grade = agent.GradeNormal
 		if beyond {

@@ -33,8 +33,9 @@ type Evidence struct {
 	seen    int
 	failed  bool
 
-	liveness agent.Liveness // the network's, fused over the frames used
-	monitor  liveness.Monitor
+	liveness  agent.Liveness // the network's, fused over the frames used
+	monitor   liveness.Monitor
+	challenge *liveness.Challenge // nil: none is asked
 }
 
 // NewEvidence starts an empty live presentation under the service's quality limits.
@@ -45,6 +46,9 @@ func (m *Matcher) NewEvidence(source string, minFrames int) *Evidence {
 	e.need, e.live = max(1, minFrames), m.Policy.Liveness
 	if e.live != nil {
 		e.need = max(e.need, e.live.MinFrames)
+		if m.Policy.Challenge != nil {
+			e.challenge = m.Policy.Challenge()
+		}
 	}
 	return e
 }
@@ -78,8 +82,8 @@ func (e *Evidence) Add(p *agent.Probe) Verdict {
 	case Different:
 		return v
 	}
-	if !e.watch(p) {
-		return Unusable // it was seen before, bit for bit: it proves nothing new
+	if !e.watch(p) || e.Task() != "" && abs(p.Quality.Yaw) > askedYaw {
+		return Unusable // it was seen before, bit for bit; or the head is turned because we asked
 	}
 	e.used++
 	e.fuseLiveness(p.Liveness)
@@ -181,7 +185,28 @@ func (e *Evidence) Live() agent.LivenessCheck {
 // watch shows the frame to the signals over several frames and reports whether it
 // is a new one.
 func (e *Evidence) watch(p *agent.Probe) bool {
-	return p.Trace == nil || e.monitor.Add(p.Trace)
+	if p.Trace == nil {
+		return true
+	}
+	fresh := e.monitor.Add(p.Trace)
+	if e.challenge != nil && fresh {
+		e.challenge.See(p.Trace.At, p.Trace.Mesh)
+	}
+	return fresh
+}
+
+// askedYaw is the turn of the head, in degrees, from which a frame is not used for
+// the comparison while a challenge asks for turns.
+const askedYaw = 20
+
+func abs(v float32) float32 { return max(v, -v) }
+
+// Task is what the challenge asks for now; "" when it asks for nothing.
+func (e *Evidence) Task() liveness.Task {
+	if e.challenge == nil {
+		return ""
+	}
+	return e.challenge.Task()
 }
 
 // Liveness is the presentation's liveness as far as it was seen: the mean of the
@@ -190,6 +215,12 @@ func (e *Evidence) Liveness() agent.Liveness {
 	l := e.liveness
 	l.Signals = e.monitor.Signals()
 	l.Score = liveness.Combine(l.Score, l.Signals)
+	if e.challenge != nil {
+		l.Challenge = string(e.challenge.State())
+		if l.Challenge == decide.ChallengeMet {
+			l.Method = agent.LivenessActive3D
+		}
+	}
 	return l
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"postern/agent"
 	"postern/agent/decide"
+	"postern/agent/liveness"
 )
 
 // prober analyses one frame; an inference pipeline or pool.
@@ -35,6 +36,8 @@ type Policy struct {
 
 	// Liveness is what live captures must show; nil requires nothing of them.
 	Liveness *decide.LivenessPolicy
+	// Challenge makes the challenge of a live capture; nil where none is asked.
+	Challenge func() *liveness.Challenge
 }
 
 // Matcher compares pictures. It keeps no state and needs no store.

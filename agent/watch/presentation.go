@@ -79,7 +79,7 @@ func (p *presentation) ready(now time.Time, w *Watcher, claim string, claimed ti
 		// identity gets an answer.
 		return late && claim != ""
 	}
-	return late || used >= w.Settings.MaxFrames || p.sure(w, claim)
+	return late || used >= w.Settings.MaxFrames && p.evidence.Task() == "" || p.sure(w, claim)
 }
 
 // sure reports whether the evidence would be approved already.
@@ -95,6 +95,14 @@ func (p *presentation) sure(w *Watcher, claim string) bool {
 		p.looked, p.claim = true, claim
 	}
 	return err == nil && d.Status == agent.Approved
+}
+
+// task is what the person is to do now, for the screen.
+func (p *presentation) task(s State) string {
+	if s != Looking {
+		return ""
+	}
+	return string(p.evidence.Task())
 }
 
 func (p *presentation) state(deciding bool) State {

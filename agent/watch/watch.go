@@ -64,9 +64,11 @@ type Update struct {
 	// Findings say what keeps the face from being evidence, for guidance.
 	Findings []agent.Finding `json:"findings,omitempty"`
 	Claim    string          `json:"claim,omitempty"`
-	Result   *agent.Result   `json:"-"` // set on the frame that was decided
-	Problem  string          `json:"problem,omitempty"`
-	RateFPS  float64         `json:"rate_fps"` // frames analysed a second
+	// Task is what the liveness challenge asks for now: turn_left, turn_right, blink.
+	Task    string        `json:"task,omitempty"`
+	Result  *agent.Result `json:"-"` // set on the frame that was decided
+	Problem string        `json:"problem,omitempty"`
+	RateFPS float64       `json:"rate_fps"` // frames analysed a second
 }
 
 // Settings are the loop's times and counts; see config.Live.
@@ -194,6 +196,7 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	}
 	w.fails = 0
 	u.State = w.p.state(w.Identify || u.Claim != "")
+	u.Task = w.p.task(u.State)
 	if w.p.refused != "" {
 		u.Problem = w.p.refused
 	}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	mrand "math/rand/v2"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"postern/agent/config"
 	"postern/agent/decide"
 	"postern/agent/keys"
+	"postern/agent/liveness"
 	"postern/agent/store"
 	"postern/agent/throttle"
 	"postern/agent/verify"
@@ -177,11 +180,22 @@ func policyOf(cfg config.Config) verify.Policy {
 		p.Liveness = &decide.LivenessPolicy{
 			Thresholds:   agent.Thresholds{Review: l.Review, Decline: l.Decline},
 			MinFrames:    l.MinFrames,
+			Active:       l.Mode == "active",
 			SeveralFaces: decide.Action(l.SeveralFaces), Quality: decide.Action(l.LowQuality),
 			Dark: decide.Action(l.Dark), Bright: decide.Action(l.Bright),
 		}
+		if l.Mode == "active" {
+			p.Challenge = func() *liveness.Challenge { return liveness.NewChallenge(chance(), l.Tasks, l.TaskTime) }
+		}
 	}
 	return p
+}
+
+// chance is a source of randomness that nobody outside can foresee.
+func chance() *mrand.Rand {
+	var seed [32]byte
+	_, _ = rand.Read(seed[:]) // it never fails: it ends the program instead
+	return mrand.New(mrand.NewChaCha8(seed))
 }
 
 // records lends the store to the service.

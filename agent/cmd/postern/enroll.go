@@ -12,6 +12,7 @@ import (
 
 	"postern/agent"
 	"postern/agent/config"
+	"postern/agent/liveness"
 	"postern/agent/store"
 	"postern/agent/verify"
 	"postern/camera"
@@ -124,7 +125,8 @@ func (c *cli) capture(ctx context.Context, cfg config.Config, b *brain, n int) (
 	var last []agent.Finding
 	m := b.matcher()
 	ev := m.NewEvidence("camera", n)
-	for after := uint64(0); len(frames) < n || !ev.Enough(); {
+	var asked liveness.Task
+	for after := uint64(0); len(frames) < n || !ev.Enough() || asked != ""; {
 		f, err := s.Next(ctx, after)
 		if err != nil {
 			return nil, captureError(err, len(frames), n, last)
@@ -134,7 +136,9 @@ func (c *cli) capture(ctx context.Context, cfg config.Config, b *brain, n int) (
 		if err != nil {
 			return nil, captureError(err, len(frames), n, last)
 		}
-		switch ev.Add(&p) {
+		verdict := ev.Add(&p)
+		asked = c.ask(asked, ev.Task())
+		switch verdict {
 		case verify.Different: // somebody else has stepped in: begin again
 			frames, ev = nil, m.NewEvidence("camera", n)
 			ev.Add(&p)

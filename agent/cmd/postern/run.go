@@ -95,8 +95,8 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	live := a.cfg.Live
 	w := &watch.Watcher{
 		Frames: cam, Prober: b, Decider: svc, Now: time.Now, Log: a.log, Identify: a.cfg.Identify.Enabled, Source: "camera",
-		Settings: watch.Settings{Budget: live.Budget, MinFrames: live.MinFrames, MaxFrames: live.MaxFrames, Gone: live.Gone,
-			MaxRate: live.MaxRate, ClaimFor: 5 * live.Budget, Stalled: 3 * time.Second},
+		Settings: watch.Settings{Budget: a.cfg.CaptureTime(), MinFrames: live.MinFrames, MaxFrames: live.MaxFrames, Gone: live.Gone,
+			MaxRate: live.MaxRate, ClaimFor: 5 * a.cfg.CaptureTime(), Stalled: 3 * time.Second},
 	}
 	page := &kiosk.Server{Frames: cam, Results: recent{st}, Claims: w, LiveFPS: a.cfg.HTTP.LiveFPS, Device: a.cfg.Device,
 		Identify: a.cfg.Identify.Enabled, Log: a.log}

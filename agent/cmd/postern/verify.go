@@ -11,6 +11,7 @@ import (
 	"postern/agent"
 	"postern/agent/config"
 	"postern/agent/decide"
+	"postern/agent/liveness"
 	"postern/agent/store"
 	"postern/agent/verify"
 )
@@ -137,10 +138,11 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 	}
 	defer s.Close()
 	fmt.Fprintln(c.err, "look into the camera")
-	budget, cancel := context.WithTimeout(ctx, cfg.Live.Budget)
+	budget, cancel := context.WithTimeout(ctx, cfg.CaptureTime())
 	defer cancel()
 	ev := svc.NewEvidence("camera", cfg.Live.MinFrames)
 	looked := false
+	var asked liveness.Task
 	for after := uint64(0); ; {
 		f, err := s.Next(budget, after)
 		if errors.Is(err, io.EOF) || (err != nil && budget.Err() != nil && ctx.Err() == nil) {
@@ -161,13 +163,26 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 			ev = svc.NewEvidence("camera", cfg.Live.MinFrames)
 			ev.Add(&p)
 		}
+		asked = c.ask(asked, ev.Task())
 		used, _ := ev.Frames()
 		if used < ev.Needs() {
 			continue
 		}
 		looked = true
-		if d, err := look(svc, ev); err != nil || d.Status == agent.Approved || used >= cfg.Live.MaxFrames {
+		if d, err := look(svc, ev); err != nil || d.Status == agent.Approved || used >= cfg.Live.MaxFrames && ev.Task() == "" {
 			return ev, err
 		}
 	}
+}
+
+// ask tells the person a new task of the challenge and returns it.
+func (c *cli) ask(before, now liveness.Task) liveness.Task {
+	if text := map[liveness.Task]string{
+		liveness.TurnLeft:  "turn your head to your left",
+		liveness.TurnRight: "turn your head to your right",
+		liveness.Blink:     "blink",
+	}[now]; now != before && text != "" {
+		fmt.Fprintln(c.err, text)
+	}
+	return now
 }

@@ -6,6 +6,9 @@ const guidance = {
   FACE_CUT: "Move into the middle", FACE_TOO_SMALL: "Come closer", FACE_TOO_DARK: "More light, please",
   FACE_TOO_BRIGHT: "Too much light", FACE_BLURRED: "Hold still", FACE_TURNED_AWAY: "Look straight ahead",
 };
+const tasks = {
+  turn_left: "Turn your head to your left, slowly", turn_right: "Turn your head to your right, slowly", blink: "Blink, please",
+};
 const states = {
   idle: "Step in front of the camera", looking: "Checking…", waiting: "Enter your badge number",
   throttled: "Too many attempts: please use another way", no_camera: "The camera gives no picture", failed: "Out of order: please ask the attendant",
@@ -56,6 +59,7 @@ function say(u) {
   let text = u.problem ? `${states[u.state] || ""} (${u.problem})` : states[u.state] || "";
   let colour = "";
   if (u.state === "looking" && u.findings && u.findings.length) text = guidance[u.findings[0].code] || text;
+  if (u.state === "looking" && tasks[u.task]) text = tasks[u.task];
   if (u.state === "decided" && lastResult) {
     const d = lastResult.decision;
     colour = look[d.status] || "no";
