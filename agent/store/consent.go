@@ -52,8 +52,12 @@ func stampConsent(c agent.Consent) agent.Consent {
 }
 
 // Usable reports whether a subject's templates may be compared now: its consent is
-// neither withdrawn nor expired, and there is one where one is required.
+// neither withdrawn nor expired, there is one where one is required, and no restored
+// backup waits to be confirmed.
 func (s *Store) Usable(sub agent.Subject) bool {
+	if s.unconfirmed.Load() {
+		return false
+	}
 	if !sub.Consent.Given() {
 		return !s.opts.RequireConsent
 	}
@@ -64,6 +68,9 @@ func (s *Store) Usable(sub agent.Subject) bool {
 func (s *Store) mayEnrol(sub agent.Subject) error {
 	if s.Usable(sub) {
 		return nil
+	}
+	if s.unconfirmed.Load() {
+		return coded(agent.CodeUnavailable, "a restored backup waits to be confirmed")
 	}
 	what := "no consent is recorded for"
 	if sub.Consent.Given() {

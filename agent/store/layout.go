@@ -35,21 +35,22 @@ const (
 
 // Keys of meta. Numbers are uint64, big-endian.
 const (
-	keySchema    = "schema"
-	keyKind      = "kind" // which of the two files this is
-	keyDevice    = "device"
-	keyCreated   = "created"
-	keyEpoch     = "epoch" // random; bound to the file's keys and, in results.db, to Seq
-	keyTenant    = "tenant"
-	keySealed    = "sealed"    // the version of sealed values; set when no other is left
-	keyAuditEnd  = "audit_end" // number and hash of the newest audit entry
-	keyRound     = "round"     // the newest generation of owners' keys
-	keySubjects  = "subjects"  // templates.db: how many
-	keyTemplates = "templates" // templates.db: how many
-	keyLast      = "last_seq"  // results.db: the newest result
-	keyAcked     = "acked_seq" // results.db: the newest result that the hub has
-	keyRecovered = "recovered" // the Rung of a recovery that has not been settled yet
-	keyResync    = "resync"    // records were lost; the Rung
+	keySchema      = "schema"
+	keyKind        = "kind" // which of the two files this is
+	keyDevice      = "device"
+	keyCreated     = "created"
+	keyEpoch       = "epoch" // random; bound to the file's keys and, in results.db, to Seq
+	keyTenant      = "tenant"
+	keySealed      = "sealed"      // the version of sealed values; set when no other is left
+	keyAuditEnd    = "audit_end"   // number and hash of the newest audit entry
+	keyUnconfirmed = "unconfirmed" // templates.db: restored where erasures may be unknown
+	keyRound       = "round"       // the newest generation of owners' keys
+	keySubjects    = "subjects"    // templates.db: how many
+	keyTemplates   = "templates"   // templates.db: how many
+	keyLast        = "last_seq"    // results.db: the newest result
+	keyAcked       = "acked_seq"   // results.db: the newest result that the hub has
+	keyRecovered   = "recovered"   // the Rung of a recovery that has not been settled yet
+	keyResync      = "resync"      // records were lost; the Rung
 
 	keyResults = "results" // results.db: how many there are
 	keyPending = "pending" // results.db: how many of them the hub has not acknowledged

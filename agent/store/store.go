@@ -45,6 +45,8 @@ type Store struct {
 
 	randMu sync.Mutex // guards opts.Rand, which need not be safe for concurrent use
 
+	unconfirmed atomic.Bool // a restored backup waits for Confirm
+
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
@@ -129,6 +131,9 @@ func (s *Store) unlock() error {
 		return err
 	}
 	if err := s.meetWitness(); err != nil {
+		return err
+	}
+	if err := errors.Join(s.readUnconfirmed(), dropSnapshots(s.opts.Dir)); err != nil {
 		return err
 	}
 	var r Rotation

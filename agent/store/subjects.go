@@ -118,7 +118,7 @@ func (s *Store) putSubject(tx *bolt.Tx, sub agent.Subject) (agent.Subject, error
 	sub.UpdatedAt = s.now()
 	switch {
 	case !isNew:
-		sub.CreatedAt, sub.Version = old.CreatedAt, old.Version
+		sub.CreatedAt, sub.Version = old.CreatedAt, max(old.Version, sub.Version)
 	case sub.CreatedAt.IsZero():
 		sub.CreatedAt = sub.UpdatedAt
 	}

@@ -21,6 +21,8 @@ type Enrolment struct {
 	Templates []agent.Template
 	Replace   bool   // drop the templates that the subject has
 	Actor     string // who enrols, for the audit log; default Options.Actor
+
+	imported bool // from another device
 }
 
 // Enrol puts the subject and adds the templates in one transaction, and returns
@@ -48,7 +50,11 @@ func (s *Store) Enrol(e Enrolment) (agent.Subject, []agent.Template, error) {
 		if err := s.mayEnrol(sub); err != nil {
 			return err
 		}
-		return s.addTemplates(tx, sub.ID, rows, e.Actor)
+		action := agent.AuditEnrol
+		if e.imported {
+			action = agent.AuditImport
+		}
+		return s.addTemplates(tx, sub.ID, rows, agent.AuditEvent{Action: action, Actor: e.Actor})
 	})
 	if err != nil {
 		return agent.Subject{}, nil, err
@@ -76,7 +82,7 @@ func (s *Store) AddTemplates(subject string, ts ...agent.Template) ([]agent.Temp
 		if err != nil {
 			return err
 		}
-		return s.addTemplates(tx, subject, rows, "")
+		return s.addTemplates(tx, subject, rows, agent.AuditEvent{Action: agent.AuditEnrol})
 	})
 	if err != nil {
 		return nil, err
@@ -305,7 +311,7 @@ func checkNorm(e agent.Embedding) error {
 	return nil
 }
 
-func (s *Store) addTemplates(tx *bolt.Tx, subject string, rows []row, actor string) error {
+func (s *Store) addTemplates(tx *bolt.Tx, subject string, rows []row, deed agent.AuditEvent) error {
 	b, added := bucket(tx, bucketTemplates), 0
 	for _, r := range rows {
 		if err := fixDimension(tx, r.template); err != nil {
@@ -333,8 +339,8 @@ func (s *Store) addTemplates(tx *bolt.Tx, subject string, rows []row, actor stri
 	if err := addNumber(bucket(tx, bucketMeta), keyTemplates, added); err != nil {
 		return err
 	}
-	return s.audit(tx, agent.AuditEvent{Action: agent.AuditEnrol, Actor: actor, Subject: subject,
-		Detail: map[string]string{"templates": fmt.Sprint(len(rows))}})
+	deed.Subject, deed.Detail = subject, map[string]string{"templates": fmt.Sprint(len(rows))}
+	return s.audit(tx, deed)
 }
 
 // fixDimension lets the first template of a space decide how long its
