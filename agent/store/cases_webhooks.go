@@ -20,10 +20,11 @@ func (s *Store) announce(tx *bolt.Tx, c *cases.Session, event string) error {
 	if err != nil || len(dests) == 0 {
 		return err
 	}
+	n := 0
 	for _, then := range c.Trail {
 		// The trail is from before the store gave the session its place.
 		then.ID, then.Number, then.Revision = c.ID, c.Number, c.Revision
-		if err := s.queue(tx, dests, cases.Event{Type: cases.EventStatus, At: then.UpdatedAt, Session: then}); err != nil {
+		if err := s.queue(tx, dests, cases.Event{Type: cases.EventStatus, At: then.UpdatedAt, Session: then}, &n); err != nil {
 			return err
 		}
 	}
@@ -32,11 +33,12 @@ func (s *Store) announce(tx *bolt.Tx, c *cases.Session, event string) error {
 	}
 	now := *c
 	now.Trail = nil
-	return s.queue(tx, dests, cases.Event{Type: event, At: c.UpdatedAt, Session: now})
+	return s.queue(tx, dests, cases.Event{Type: event, At: c.UpdatedAt, Session: now}, &n)
 }
 
-// queue stores an event once, and one delivery a destination and name.
-func (s *Store) queue(tx *bolt.Tx, dests []cases.Destination, e cases.Event) error {
+// queue stores an event and its delivery for each destination and name. n counts them
+// within the transaction and keeps their order: what happened first is due first.
+func (s *Store) queue(tx *bolt.Tx, dests []cases.Destination, e cases.Event, n *int) error {
 	for _, d := range dests {
 		if !d.Enabled || d.Sandbox != (e.Session.Environment == cases.Sandbox) {
 			continue
@@ -51,12 +53,27 @@ func (s *Store) queue(tx *bolt.Tx, dests []cases.Destination, e cases.Event) err
 			if err := s.putEvent(tx, &one); err != nil {
 				return err
 			}
-			if err := s.putDelivery(tx, newDelivery(&one, d.UUID, s.now()), nil); err != nil {
+			v := newDelivery(&one, d.UUID, s.now())
+			id, err := s.orderedID(*n)
+			if err != nil {
 				return err
 			}
+			v.UUID = id
+			if err := s.putDelivery(tx, v, nil); err != nil {
+				return err
+			}
+			*n++
 		}
 	}
 	return nil
+}
+
+// orderedID is an id that sorts behind those before it in the same transaction: the
+// time in an id has milliseconds only.
+func (s *Store) orderedID(n int) (string, error) {
+	s.randMu.Lock()
+	defer s.randMu.Unlock()
+	return newID(s.opts.Now().Add(time.Duration(n)*time.Millisecond), s.opts.Rand)
 }
 
 func newDelivery(e *cases.Event, dest string, now time.Time) *cases.Delivery {
