@@ -31,7 +31,9 @@ type golden struct {
 	}
 }
 
-func openPipeline(tb testing.TB) *inference.Pipeline {
+func openPipeline(tb testing.TB) *inference.Pipeline { return openWith(tb, inference.Options{}) }
+
+func openWith(tb testing.TB, o inference.Options) *inference.Pipeline {
 	tb.Helper()
 	rt, err := litert.Open("../.cache/litert/libLiteRt.so", nil)
 	if err != nil {
@@ -41,7 +43,7 @@ func openPipeline(tb testing.TB) *inference.Pipeline {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p, err := inference.New(litert.Engine{Runtime: rt}, set, inference.Options{})
+	p, err := inference.New(litert.Engine{Runtime: rt}, set, o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -171,5 +173,20 @@ func TestFarFace(t *testing.T) {
 	}
 	if x := pr.Face.Box.X; x < 1180 || x > 1240 {
 		t.Fatalf("found at %+v", pr.Face.Box)
+	}
+}
+
+// TestGoldenLiveness holds the whole way from picture to liveness score to the log-odds
+// that the reference pipeline (models/build) computes with the same file.
+func TestGoldenLiveness(t *testing.T) {
+	p := openWith(t, inference.Options{Liveness: true})
+	for name, want := range map[string]float64{"obama.jpg": 98.6, "obama2.jpg": 95.7, "obama3.jpg": 93.3, "biden.jpg": 100} {
+		pr, err := p.ProbeLive(t.Context(), loadFace(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l := pr.Liveness; !l.Measured || math.Abs(l.Score-want) > 2 || len(pr.Trace.Mesh) != 468 {
+			t.Errorf("%s: %+v, want score %v", name, l, want)
+		}
 	}
 }
