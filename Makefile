@@ -23,7 +23,7 @@ ARGS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut models eval cover cross clean
+.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio models eval cover cross clean
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
@@ -74,6 +74,12 @@ powercut: setup ## open what CUTS (500) power cuts at random moments leave (need
 
 oracle: setup ## kill, stop and cut a fleet ROUNDS (1000) times on both brokers; nothing may be lost or doubled
 	POSTERN_ORACLE_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run=Oracle ./agent/cmd/fleet
+
+diskfull: setup ## run every writing verb on a small file system with less and less room
+	unshare -Urm env PATH="$$PATH" go test -count=1 -v -run='^TestDiskFull' ./agent/store
+
+eio: setup ## let the kernel fail a sync of a writing process, ROUNDS (1000) times (needs strace)
+	POSTERN_EIO=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestSyncFails$$' ./agent/store
 
 models: ## rebuild the shipped models from their source packages (ARGS=--check compares)
 	@models/build/build.sh $(ARGS)

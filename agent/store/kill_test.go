@@ -3,6 +3,8 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,28 +18,39 @@ import (
 // POSTERN_KILL_ROUNDS sets the number of rounds.
 func TestKill(t *testing.T) {
 	rounds := roundsOf(t, "POSTERN_KILL_ROUNDS", 50)
-	dir := t.TempDir() + "/data"
+	// A folder is used for so many rounds: each is verified as a whole after every one.
+	const perFolder = 25
+	results, subjects := 0, 0
+	for done := 0; done < rounds; done += perFolder {
+		o := killRounds(t, min(perFolder, rounds-done))
+		results, subjects = results+o.total, subjects+len(o.subjects)
+	}
+	t.Logf("%d rounds: %d results and %d subjects acknowledged, all there", rounds, results, subjects)
+}
+
+func killRounds(t *testing.T, rounds int) *oracle {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
 	o := newOracle()
 	for i := range rounds {
 		c := startChild(t, "load", dir)
 		o.readUntilKilled(t, c, time.Duration(rand.IntN(150))*time.Millisecond)
-		if t.Failed() {
-			t.Fatalf("round %d", i)
-		}
 		opts := childOptions(dir)
 		opts.Recover = true
-		s := mustOpen(t, opts)
+		s, err := Open(opts)
+		must(t, err)
 		if rs := s.Recovered(); len(rs) > 0 {
 			t.Errorf("a kill damaged a file: %+v", rs)
 		}
 		o.verify(t, s)
 		mustClose(t, s)
 		if t.Failed() {
-			t.Fatalf("round %d, seed of the moment is not reproducible; folder %s", i, dir)
+			t.Fatalf("round %d of this folder: %s", i, dir)
 		}
 		o.settle()
 	}
-	t.Logf("%d rounds, %d results, %d subjects, acked %d", rounds, o.total, len(o.subjects), o.acked)
+	must(t, os.RemoveAll(dir))
+	return o
 }
 
 // oracle is what children have said to be durable.

@@ -36,7 +36,11 @@ type Rotation struct {
 func (s *Store) Rotate(l Level, actor string) (Rotation, error) {
 	s.rotating.Lock()
 	defer s.rotating.Unlock()
-	var err error
+	// A copy under keys that go away could not be opened when it is needed.
+	err := s.eachFile(s.dropCopy)
+	if err != nil {
+		return Rotation{}, err
+	}
 	switch l {
 	case LevelRoot:
 		err = s.root.Rotate()
@@ -55,7 +59,7 @@ func (s *Store) Rotate(l Level, actor string) (Rotation, error) {
 		return Rotation{}, err
 	}
 	r := Rotation{Level: l}
-	if err := s.finishRotations(&r); err != nil {
+	if err := errors.Join(s.finishRotations(&r), s.eachFile(s.dropCopy)); err != nil {
 		return r, err
 	}
 	return r, s.Audit(agent.AuditEvent{Action: agent.AuditRotate, Actor: actor, Detail: map[string]string{
