@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"postern/agent"
@@ -92,6 +93,16 @@ func Live(c Capture) (agent.LivenessCheck, []agent.Warning) {
 		}
 	}
 	return agent.LivenessCheck{Status: status(ws), Thresholds: t, Liveness: l}, ws
+}
+
+// Require lowers a decision by the liveness of the capture it rests on.
+func Require(d agent.Decision, c Capture) agent.Decision {
+	check, ws := Live(c)
+	d.Liveness, d.Warnings = &check, append(slices.Clone(d.Warnings), ws...)
+	if d.Status == agent.Approved || d.Status == agent.InReview && check.Status == agent.Declined {
+		d.Status = check.Status
+	}
+	return d
 }
 
 // judge names the risk of a finding and what the policy does about it.

@@ -97,3 +97,29 @@ func TestDecideWithLiveness(t *testing.T) {
 		t.Errorf("required and not measured: %s", d.Status)
 	}
 }
+
+// TestRequire: each status with each liveness; the worse of the two stands.
+func TestRequire(t *testing.T) {
+	rank := map[agent.Status]int{agent.Approved: 0, agent.InReview: 1, agent.Declined: 2}
+	for _, before := range []agent.Status{agent.Approved, agent.InReview, agent.Declined} {
+		for score, live := range map[float64]agent.Status{90: agent.Approved, 60: agent.InReview, 40: agent.Declined} {
+			d := decide.Require(agent.Decision{Status: before}, decide.Capture{Policy: livePolicy(), Liveness: measured(score)})
+			if want := max(rank[before], rank[live]); rank[d.Status] != want || d.Liveness == nil || d.Liveness.Status != live {
+				t.Errorf("%s with liveness %v: %s", before, score, d.Status)
+			}
+		}
+	}
+}
+
+// TestActive: a challenge that was not met is In Review at best, and never declines.
+func TestActive(t *testing.T) {
+	p := livePolicy()
+	p.Active = true
+	for state, want := range map[string]agent.Status{"met": agent.Approved, "pending": agent.InReview, "missed": agent.InReview, "": agent.InReview, "Met": agent.InReview} {
+		l := measured(90)
+		l.Challenge = state
+		if c, _ := decide.Live(decide.Capture{Policy: p, Liveness: l}); c.Status != want {
+			t.Errorf("challenge %q: %s, want %s", state, c.Status, want)
+		}
+	}
+}

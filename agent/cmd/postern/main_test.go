@@ -354,3 +354,25 @@ func TestUnusableDataFolder(t *testing.T) {
 		t.Fatalf("exit %d: %s", a.code, a.err)
 	}
 }
+
+// TestMatchWithLiveness: asked for, liveness is measured on the probe and told; a
+// portrait that fills the picture passes, and without asking nothing is measured.
+func TestMatchWithLiveness(t *testing.T) {
+	a, b := face(t, "obama.jpg"), face(t, "obama2.jpg")
+	for _, c := range []struct {
+		flags []string
+		live  bool
+		want  agent.Status
+	}{
+		{nil, false, agent.Approved},
+		{[]string{"--liveness"}, true, agent.Approved},
+		{[]string{"--liveness", "--set", "liveness.mode=off"}, true, agent.Approved},
+		{[]string{"--liveness", "--set", "liveness.review=99"}, true, agent.InReview},
+		{[]string{"--liveness", "--set", "liveness.review=99", "--set", "liveness.decline=98"}, true, agent.Declined},
+	} {
+		d := decode[agent.Decision](t, postern(t, append([]string{"match", a, b, "--json"}, c.flags...)...))
+		if d.Status != c.want || (d.Liveness != nil) != c.live {
+			t.Errorf("%v: %s, liveness %+v; want %s", c.flags, d.Status, d.Liveness, c.want)
+		}
+	}
+}

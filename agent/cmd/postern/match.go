@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -8,12 +9,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/agent"
+	"postern/agent/decide"
 	"postern/agent/photo"
 	"postern/agent/verify"
 )
 
 func (c *cli) matchCmd() *cobra.Command {
-	return &cobra.Command{
+	var alive bool
+	cmd := &cobra.Command{
 		Use:   "match REFERENCE PROBE",
 		Short: "Compare the largest faces of two pictures",
 		Long: `Compare the largest faces of two pictures and print a score from 0 to 100.
@@ -21,7 +24,8 @@ func (c *cli) matchCmd() *cobra.Command {
 The score stands for a measured false match rate: 50 is about 1 in 1,000
 strangers, 70 about 1 in 10,000, 90 about 1 in 100,000. At or below match.decline
 (50) the answer is Declined, at or below match.review (70) In Review, above it
-Approved. JPEG, PNG, WebP and TIFF are read; nothing is stored.`,
+Approved. JPEG, PNG, WebP and TIFF are read; nothing is stored. With --liveness the
+probe must also look like a living face, as far as one picture can tell.`,
 		Example: "  postern match badge.jpg selfie.jpg\n  postern match a.jpg b.jpg --json --set match.review=90",
 		Args:    args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -35,7 +39,11 @@ Approved. JPEG, PNG, WebP and TIFF are read; nothing is stored.`,
 				return err
 			}
 			decode := time.Since(start)
-			cfg.Liveness.Mode = "off" // nobody knows how the pictures were taken
+			if !alive {
+				cfg.Liveness.Mode = "off" // nobody knows how the pictures were taken
+			} else if !cfg.Liveness.On() {
+				cfg.Liveness.Mode = "passive"
+			}
 			b, err := openBrain(cfg, c.logger(cfg, true), 2)
 			if err != nil {
 				return err
@@ -46,10 +54,29 @@ Approved. JPEG, PNG, WebP and TIFF are read; nothing is stored.`,
 			if err != nil {
 				return err
 			}
+			if alive {
+				if err := b.requireLiveness(cmd.Context(), frames[1], &cmp); err != nil {
+					return err
+				}
+			}
 			cmp.Decision.Timings.Decode = decode
 			return c.answerMatch(a, cmp)
 		},
 	}
+	cmd.Flags().BoolVar(&alive, "liveness", false, "also require that the probe looks alive")
+	return cmd
+}
+
+// requireLiveness measures the probe's liveness and lowers the decision by it.
+func (b *brain) requireLiveness(ctx context.Context, probe *agent.Frame, cmp *verify.Comparison) error {
+	p, err := b.pool.ProbeLive(ctx, probe)
+	if err != nil {
+		return &agent.Error{Code: agent.CodeUnavailable, Message: "the liveness of the probe could not be measured", Err: err}
+	}
+	policy := *b.policy.Liveness
+	policy.Active = false // a picture answers no challenge
+	cmp.Decision = decide.Require(cmp.Decision, decide.Capture{Policy: policy, Liveness: p.Liveness, Findings: cmp.Probe.Findings})
+	return nil
 }
 
 func loadAll(paths []string) ([]*agent.Frame, error) {
@@ -103,6 +130,9 @@ func describe(d agent.Decision) string {
 		fmt.Fprintf(&b, "%s  score %.2f  (declined up to %g, in review up to %g)\n", d.Status, d.Score, d.Thresholds.Decline, d.Thresholds.Review)
 	} else {
 		fmt.Fprintf(&b, "%s  no score\n", d.Status)
+	}
+	if l := d.Liveness; l != nil && l.Measured {
+		fmt.Fprintf(&b, "liveness %.2f, %s  (declined up to %g, in review up to %g)\n", l.Score, strings.ToLower(string(l.Method)), l.Thresholds.Decline, l.Thresholds.Review)
 	}
 	for _, w := range d.Warnings {
 		fmt.Fprintf(&b, "  %s: %s\n", w.Risk, w.Long)
