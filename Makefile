@@ -23,7 +23,7 @@ ARGS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio models eval cover cross clean
+.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio models eval cover cross clean bench-peers
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
@@ -90,6 +90,9 @@ eval: setup build ## accuracy on a folder of faces and pairs, DATA=folder
 
 eval-liveness: setup build ## liveness on drawn attacks, from the portraits or DATA=folder
 	@bin/postern eval liveness --data $(or $(DATA),.cache/faces) $(ARGS)
+bench-peers: setup build ## postern beside its peers on the same pictures, DATA=folder, ARGS='--pairs N'
+	@test -n "$(DATA)" || { echo "make bench-peers: say where the faces are: make bench-peers DATA=folder" >&2; exit 2; }
+	@models/peers/run.sh --data $(DATA) $(ARGS)
 
 cover: setup ## test coverage, each function and in total
 	@mkdir -p bin
