@@ -80,6 +80,25 @@ type GroupRow struct {
 	People int        `json:"people"`
 	Images int        `json:"images"`
 	At     []ScoreRow `json:"at"` // at each threshold
+	// Small says why the group is too small for its rates to mean much; empty when not.
+	Small string `json:"small,omitempty"`
+}
+
+// minGroup is how many people a group must have: the rates of fewer are those of the few.
+const minGroup = 30
+
+// small says what a group lacks.
+func (r *GroupRow) small() string {
+	first := r.At[0]
+	switch need := int(minMatches / ScoreFMR(first.Score)); {
+	case r.People < minGroup:
+		return fmt.Sprintf("%d people, fewer than %d", r.People, minGroup)
+	case first.FNMR.Trials < minGenuine:
+		return fmt.Sprintf("%d genuine pairs, fewer than %d", first.FNMR.Trials, minGenuine)
+	case first.FMR.Trials < need:
+		return fmt.Sprintf("%d impostor pairs within it, fewer than the %d that FMR %.0e needs", first.FMR.Trials, need, ScoreFMR(first.Score))
+	}
+	return ""
 }
 
 // groupScores are the thresholds of the default workflow, decline and review: those
@@ -189,6 +208,7 @@ func (g *grouping) report(d *Dataset, t *trials) *GroupReport {
 			r.Rows[k].At = append(r.Rows[k].At, ScoreRow{Score: s, Cosine: g.cosines[i],
 				FMR: FalseMatchRate(y.matches[i], y.impostor), FNMR: FalseNonMatchRate(y.misses[i], y.genuine)})
 		}
+		r.Rows[k].Small = r.Rows[k].small()
 	}
 	return r
 }

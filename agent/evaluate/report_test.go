@@ -181,6 +181,9 @@ func TestGroups(t *testing.T) {
 	if at70.Score != 70 || at70.FNMR.Errors != 1 || at70.FNMR.Trials != 2 || at70.FMR.Errors != 2 || at70.FMR.Trials != 4 || at70.FMR.Value != nil {
 		t.Errorf("x at 70: %+v", at70)
 	}
+	if x.Small != "2 people, fewer than 30" || y.Small == "" {
+		t.Errorf("too small: %q, %q", x.Small, y.Small)
+	}
 	// y: 9 people in a row, so 8 neighbours at 29, 30, 30, 31 degrees.
 	at70 = y.At[1]
 	if at70.FNMR.Errors != 0 || at70.FNMR.Trials != 9 || at70.FMR.Errors != 32 || at70.FMR.Trials != 9*8/2*4 || at70.FMR.Value == nil {

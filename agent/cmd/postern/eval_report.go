@@ -75,6 +75,11 @@ func groupsText(g *evaluate.GroupReport) string {
 	var b strings.Builder
 	b.WriteString("\nby group: impostor pairs within the group\n")
 	b.WriteString(table("GROUP\tPEOPLE\tPICTURES\tSCORE\tFMR\tFNMR", len(lines), func(i int) string { return lines[i] }))
+	for _, row := range g.Rows {
+		if row.Small != "" {
+			fmt.Fprintf(&b, "%s is too small to compare: %s\n", oneLine(row.Group), row.Small)
+		}
+	}
 	b.WriteString(someOf("in the groups file, without a picture", g.Unknown))
 	b.WriteString(someOf("with pictures, in no group", g.Ungrouped))
 	return b.String()
