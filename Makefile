@@ -93,6 +93,7 @@ eval: setup build ## measure every figure that README, cards and docs quote, DAT
 
 eval-liveness: setup build ## liveness on drawn attacks, from the portraits or DATA=folder
 	@bin/postern eval liveness --data $(or $(DATA),.cache/faces) $(ARGS)
+
 bench-peers: setup build ## postern beside its peers on the same pictures, DATA=folder, ARGS='--pairs N'
 	@test -n "$(DATA)" || { echo "make bench-peers: say where the faces are: make bench-peers DATA=folder" >&2; exit 2; }
 	@models/peers/run.sh --data $(DATA) $(ARGS)
