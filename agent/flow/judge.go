@@ -195,10 +195,16 @@ func (j *judging) present(frames []*agent.Frame) (cases.Face, error) {
 	var best *agent.Frame
 	var probe agent.Probe
 	good := false
+	var attacks []agent.Signal // an attack in one picture is one on all of them
 	for _, f := range frames {
 		p, err := j.Prober.ProbeLive(j.ctx, f)
 		if err != nil {
 			return cases.Face{}, &agent.Error{Code: agent.CodeUnavailable, Message: "the picture could not be analysed", Err: err}
+		}
+		for _, sig := range p.Liveness.Signals {
+			if sig.Grade == agent.GradeAttack {
+				attacks = append(attacks, sig)
+			}
 		}
 		verdict := ev.Add(&p)
 		if verdict == verify.Different {
@@ -213,6 +219,7 @@ func (j *judging) present(frames []*agent.Frame) (cases.Face, error) {
 	e := probe.Embedding
 	if good {
 		e, probe.Liveness = ev.Embedding(), ev.Liveness()
+		probe.Liveness.Signals = append(probe.Liveness.Signals, attacks...)
 	}
 	return j.keep(best, &probe, e, cases.FaceCapture, &j.attach)
 }

@@ -221,6 +221,7 @@ func (s *Service) match(q *SearchQuery, h hit) (cases.Match, bool, error) {
 	}
 	v, err := s.Store.Session(h.session)
 	if agent.ErrorCode(err) == agent.CodeNotFound {
+		s.index.dropSession(h.session) // erased by another way than this service
 		return cases.Match{}, false, nil
 	}
 	if err != nil {

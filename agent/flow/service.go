@@ -98,6 +98,7 @@ type Config struct {
 	Links    func() cases.Links // of the answers and webhooks
 	Wake     func()             // tells the webhook deliverer that there is something new
 	Secret   func() ([]byte, error)
+	Audit    func(agent.AuditEvent) error // nil: nothing is recorded
 	Now      func() time.Time
 	Rand     io.Reader
 	Log      *slog.Logger
@@ -123,6 +124,9 @@ func New(c Config) (*Service, error) {
 	}
 	if c.Wake == nil {
 		c.Wake = func() {}
+	}
+	if c.Audit == nil {
+		c.Audit = func(agent.AuditEvent) error { return nil }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -193,6 +197,14 @@ func (t *turns) take(ctx context.Context, id string) (leave func(), err error) {
 
 // curve is short for the score's.
 func (s *Service) curve() *decide.Curve { return s.Matcher.Curve }
+
+// audit records a deed that has been done. The deed stands even where its record
+// cannot be written, which the log of the process then says.
+func (s *Service) audit(action agent.AuditAction, actor string, detail map[string]string) {
+	if err := s.Audit(agent.AuditEvent{Action: action, Actor: actor, Detail: detail}); err != nil {
+		s.Log.Error("a deed is missing from the audit log", "action", action, "err", err)
+	}
+}
 
 func notFound(what, id string) error {
 	return &agent.Error{Code: agent.CodeNotFound, Message: fmt.Sprintf("there is no %s %.80q", what, id)}

@@ -219,6 +219,9 @@ func (s *Service) Change(ctx context.Context, c cases.Scope, id string, ch cases
 	out, err := s.Store.UpdateSession(id, func(v *cases.Session) (cases.Attachments, error) {
 		return cases.Attachments{}, v.Apply(ch, s.now(), s.Idle)
 	})
+	if err == nil {
+		s.audit(agent.AuditReview, "API key "+ch.User, map[string]string{"session": id, "status": string(ch.NewStatus)})
+	}
 	s.Wake()
 	return out, err
 }
@@ -253,7 +256,10 @@ func (s *Service) Delete(ctx context.Context, c cases.Scope, id string) (cases.S
 		return v, err
 	}
 	s.index.dropSession(id) // first: what cannot be erased must at least not be found
-	return s.Store.DeleteSession(id)
+	if v, err = s.Store.DeleteSession(id); err == nil {
+		s.audit(agent.AuditErase, "API", map[string]string{"session": id})
+	}
+	return v, err
 }
 
 // DeleteMany deletes sessions by their numbers, or all that the caller sees, and

@@ -17,7 +17,7 @@ func (s *Service) CreateWorkflow(c cases.Scope, body []byte) (cases.Workflow, er
 		return w, err
 	}
 	w.Sandbox = c.Sandbox
-	return s.Store.PutWorkflow(w)
+	return s.putWorkflow(w)
 }
 
 // Workflow returns a version by its uuid, or the latest of a group.
@@ -78,7 +78,15 @@ func (s *Service) ChangeWorkflow(c cases.Scope, id string, body []byte) (cases.W
 		}
 		w.UUID, w.PublishedAt = "", time.Time{}
 	}
-	return s.Store.PutWorkflow(w)
+	return s.putWorkflow(w)
+}
+
+func (s *Service) putWorkflow(w cases.Workflow) (cases.Workflow, error) {
+	out, err := s.Store.PutWorkflow(w)
+	if err == nil {
+		s.audit(agent.AuditConfigure, "API", map[string]string{"workflow": out.GroupID, "version": out.UUID, "status": out.Status})
+	}
+	return out, err
 }
 
 // DeleteWorkflow deletes all versions. Sessions keep the steps they were made with.
@@ -87,5 +95,9 @@ func (s *Service) DeleteWorkflow(c cases.Scope, id string) error {
 	if err != nil {
 		return err
 	}
-	return s.Store.DeleteWorkflow(w.GroupID)
+	if err := s.Store.DeleteWorkflow(w.GroupID); err != nil {
+		return err
+	}
+	s.audit(agent.AuditConfigure, "API", map[string]string{"workflow": w.GroupID, "status": "deleted"})
+	return nil
 }

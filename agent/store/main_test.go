@@ -43,7 +43,7 @@ func inMemory() {
 
 func childMain(role, dir string) {
 	roles := map[string]func(string) error{
-		"hold": childHold, "load": childLoad, "careless": childCareless, "limit": childLimit, "nobody": childNobody,
+		"hold": childHold, "load": childLoad, "careless": childCareless, "limit": childLimit, "nobody": childNobody, "hooks": childHooks,
 	}
 	if err := roles[role](dir); err != nil {
 		fmt.Println("error", err)

@@ -31,7 +31,7 @@ func (a *app) newCases(b *brain, st *store.Store, svc *verify.Service) (*casePar
 	d.Init()
 	s, k := a.cfg.Sessions, a.cfg.Webhooks
 	f, err := flow.New(flow.Config{
-		Store: st, Prober: newFaces(b), Enrolled: svc, Matcher: b.matcher(), Wake: d.Wake, Secret: st.ShareKey, Now: time.Now, Rand: rand.Reader,
+		Store: st, Prober: newFaces(b), Enrolled: svc, Matcher: b.matcher(), Wake: d.Wake, Secret: st.ShareKey, Audit: st.Audit, Now: time.Now, Rand: rand.Reader,
 		Log: a.log.With("part", "sessions"), Idle: s.AbandonAfter, KeepMedia: s.KeepMedia, KeepLog: k.KeepLog, SearchLimit: s.SearchLimit, PlainHTTP: k.AllowLoopback,
 	})
 	if err != nil {

@@ -117,7 +117,11 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	if err != nil {
 		return err
 	}
-	cs.deliverer.Links = server.WebhookLinks("http://" + l.Addr().String())
+	scheme := "http://"
+	if a.cfg.HTTP.TLSCert != "" {
+		scheme = "https://"
+	}
+	cs.deliverer.Links = server.WebhookLinks(scheme + l.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
 	g.Go(func() error { return serveControl(ctx, held{a.cfg, st, svc, a.log}) })
