@@ -28,9 +28,25 @@ const (
 	DefaultNear     = "blazeface-short"
 	DefaultFar      = "blazeface-full"
 	DefaultMesh     = "facemesh-468"
-	DefaultEmbedder = "fr-feature-512-int8"
+	DefaultEmbedder = AccurateEmbedder
 	DefaultLiveness = "fr-liveness-int8"
 )
+
+// The embedders of the two profiles. The accurate one looks at the face and at its
+// mirror image, which takes about twice as long.
+const (
+	FastEmbedder     = "fr-feature-512-int8"
+	AccurateEmbedder = "fr-feature-512-mirror-int8"
+)
+
+// The profiles.
+const (
+	Fast     = "fast"
+	Accurate = "accurate"
+)
+
+// Profiles maps the name of a profile to its embedder.
+var Profiles = map[string]string{Fast: FastEmbedder, Accurate: AccurateEmbedder}
 
 // Model is one network, verified.
 type Model struct {
@@ -62,6 +78,15 @@ func (s *Set) Release() {
 
 // Default loads the set that ships in the binary.
 func Default() (*Set, error) { return LoadSet(shipped, DefaultEmbedder) }
+
+// ForProfile loads the shipped set of a profile.
+func ForProfile(name string) (*Set, error) {
+	id, ok := Profiles[name]
+	if !ok {
+		return nil, fmt.Errorf("profile %q is not %s or %s", name, Fast, Accurate)
+	}
+	return LoadSet(shipped, id)
+}
 
 // LoadSet loads the default detectors and mesh and the named embedder from a tree
 // with one folder a model.

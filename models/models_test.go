@@ -46,6 +46,27 @@ func TestShippedSet(t *testing.T) {
 	}
 }
 
+// TestForProfile: each profile loads, and their templates compare with one another.
+func TestForProfile(t *testing.T) {
+	spaces := map[string]bool{}
+	for name, id := range models.Profiles {
+		set, err := models.ForProfile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := set.Embedder.Manifest.ID; got != id {
+			t.Errorf("%s has %s, want %s", name, got, id)
+		}
+		spaces[set.Embedder.Manifest.Embedder.Space] = true
+	}
+	if len(models.Profiles) != 2 || len(spaces) != 1 {
+		t.Errorf("profiles %v in spaces %v", models.Profiles, spaces)
+	}
+	if _, err := models.ForProfile("best"); err == nil || !strings.Contains(err.Error(), "best") {
+		t.Errorf("a profile that is not there: %v", err)
+	}
+}
+
 // object is a manifest as loose JSON, to be spoilt.
 type object = map[string]any
 

@@ -71,6 +71,7 @@ type Log struct {
 // Inference configures the networks' runtime.
 type Inference struct {
 	Library  string `yaml:"library"`  // path of libLiteRt.so; empty: the usual places, see "postern doctor"
+	Profile  string `yaml:"profile"`  // accurate, or fast: embeds in half the time and misses somewhat more; see models/README.md
 	Threads  int    `yaml:"threads"`  // of one invoke
 	Parallel int    `yaml:"parallel"` // pipelines at once
 }
@@ -260,7 +261,7 @@ func Default() Config {
 		Store: Store{MaxBytes: 256 << 20},
 		Log:   Log{Level: "info", Format: "text"},
 		Inference: Inference{
-			Threads: 1, Parallel: 2,
+			Profile: "accurate", Threads: 1, Parallel: 2,
 		},
 		Camera: Camera{Source: "0", Width: 1280, Height: 720, RealTime: true},
 		Match:  Match{Review: 70, Decline: 50},

@@ -54,6 +54,7 @@ func (c Config) choices() error {
 	}{
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
 		{"keys.root", c.Keys.Root, []string{"file", "credential", "tpm"}},
+		{"inference.profile", c.Inference.Profile, []string{"accurate", "fast"}},
 		{"log.format", c.Log.Format, []string{"text", "json"}},
 		{"camera.kind", c.Camera.Kind, []string{"", "device", "url", "file", "folder"}},
 		{"liveness.mode", c.Liveness.Mode, []string{"off", "passive", "active"}},

@@ -55,7 +55,7 @@ func libraryPath(tb testing.TB) string {
 }
 
 // shippedModels are the networks under models/, by folder.
-var shippedIDs = []string{"blazeface-short", "blazeface-full", "facemesh-468", "fr-feature-512-int8"}
+var shippedIDs = []string{"blazeface-short", "blazeface-full", "facemesh-468", "fr-feature-512-int8", "fr-feature-512-mirror-int8"}
 
 func shippedModel(tb testing.TB, id string) []byte {
 	tb.Helper()

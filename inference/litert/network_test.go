@@ -270,6 +270,7 @@ func floatNetwork() *network {
 	x = n.f(117, nil, s, x)
 	x = n.f(28, nil, s, x)
 	x = n.f(98, fields{0: float32(0.1)}, s, x)
+	x = n.f(105, nil, s, x, n.ints([]int32{1}, 2))
 	second := n.f(39, nil, s, x, n.ints([]int32{4}, 0, 2, 1, 3))
 	x = n.f(34, nil, []int32{1, 6, 6, 4}, x, n.ints([]int32{4, 2}, 0, 0, 1, 1, 1, 1, 0, 0))
 	x = n.f(17, maps.Clone(pool2), []int32{1, 3, 3, 4}, x)

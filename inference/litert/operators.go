@@ -60,6 +60,7 @@ var rules = map[int]rule{
 	97:  {"RESIZE_NEAREST_NEIGHBOR", 74, [2]int{2, 2}, 0, 0, resize},
 	98:  {"LEAKY_RELU", 75, [2]int{1, 1}, 0, 0, same},
 	101: {"ABS", 0, [2]int{1, 1}, 0, 0, same},
+	105: {"REVERSE_V2", 0, [2]int{2, 2}, 0, 0, reverse},
 	114: {"QUANTIZE", 0, [2]int{1, 1}, 0, 0, quantize},
 	117: {"HARD_SWISH", 0, [2]int{1, 1}, 0, 0, same},
 }
@@ -573,6 +574,21 @@ func transpose(o *operator) ([]int, error) {
 		out[i], seen[p] = in[p], true
 	}
 	return out, nil
+}
+
+func reverse(o *operator) ([]int, error) {
+	if err := o.arithmetic(1); err != nil {
+		return nil, err
+	}
+	axes, err := o.in[1].integers()
+	if err != nil {
+		return nil, err
+	}
+	if !equal(o.in[1].shape, []int{1}) {
+		return nil, fmt.Errorf("axes %s, want one", o.in[1])
+	}
+	_, err = index(axes[0], len(o.in[0].shape))
+	return o.in[0].shape, err
 }
 
 func reduce(o *operator) ([]int, error) {

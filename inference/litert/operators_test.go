@@ -79,6 +79,10 @@ var randomOperators = map[string]func(random, *network) int32{
 		}
 		return n.f(40, fields{0: int8(r.IntN(2))}, nil, x, n.ints([]int32{int32(len(axes))}, axes...))
 	},
+	"Reverse": func(r random, n *network) int32 {
+		x, _ := r.input(n)
+		return n.f(105, nil, nil, x, n.ints([]int32{1}, int32(r.IntN(8)-4)))
+	},
 	"Concat": func(r random, n *network) int32 {
 		x, _ := r.input(n)
 		return n.f(2, fields{0: int32(r.IntN(8) - 4), 1: int8(0)}, nil, x, x, x)

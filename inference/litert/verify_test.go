@@ -196,6 +196,12 @@ func TestVerifyRefusesOperands(t *testing.T) {
 		{"MeanAxis", func(n *network, x int32) int32 {
 			return n.f(40, fields{0: int8(1)}, s, x, n.ints([]int32{1}, 4))
 		}, "axis 4 of rank 4"},
+		{"ReverseAxis", func(n *network, x int32) int32 {
+			return n.f(105, nil, s, x, n.ints([]int32{1}, 4))
+		}, "axis 4 of rank 4"},
+		{"ReverseAxes", func(n *network, x int32) int32 {
+			return n.f(105, nil, s, x, n.ints([]int32{2}, 1, 2))
+		}, "want one"},
 		{"ConcatAxis", func(n *network, x int32) int32 {
 			return n.f(2, fields{0: int32(-5), 1: int8(0)}, s, x, x)
 		}, "axis -5 of rank 4"},

@@ -1,6 +1,7 @@
 """Measures on aligned faces what the quantiser needs and stores only aggregates.
 
 Writes calibration/fr-feature-512.json:
+  centre        the mean embedding, over one picture of each person
   equalisation  a factor for each channel of each group of tensors
   tensors       for each tensor of the equalised network its extremes, quantiles
                 and the range with the least squared error at 8 bits
@@ -61,6 +62,21 @@ class Observer:
 
 def activations(network):
     return {embedder.INPUT, embedder.OUTPUT} | {layer["name"] for layer in network.layers}
+
+
+def mean_embedding(network, crops):
+    observe = Observer(network.to_tflite("float"), {embedder.OUTPUT})
+    total = sum(observe(crop)[embedder.OUTPUT].reshape(-1).astype(np.float64) for crop in crops)
+    return [round(float(v), 6) for v in total / len(crops)]
+
+
+def first_of_each_person(folder, found):
+    """The index of a picture of each person."""
+    owners = [path.parent.name for path in dataset.images(folder)]
+    first = {}
+    for i in np.flatnonzero(found):
+        first.setdefault(owners[i], i)
+    return list(first.values())
 
 
 def channel_peaks(network, crops):
@@ -179,6 +195,8 @@ def main():
     chosen = crops[np.random.default_rng(options.seed).choice(
         np.flatnonzero(found), options.count, replace=False)]
     network = catalogue.load_network()
+    centre = mean_embedding(network, crops[first_of_each_person(options.data, found)])
+    embedder.centre(network, centre)
     # Rounded before use, so that a build from the file sees the same numbers.
     factors = {g: [float(f"{v:.4g}") for v in s]
                for g, s in equalise.scales(network, channel_peaks(network, chosen)).items()}
@@ -190,7 +208,7 @@ def main():
         "network_sha256": sha256(catalogue.FACEPLUGIN.read(catalogue.ONNX_MEMBER)),
         "data": options.data.name, "faces": options.count, "faces_for_bias": options.bias_count,
         "seed": options.seed,
-        "tensors": tensors, "equalisation": factors, "bias": bias,
+        "centre": centre, "tensors": tensors, "equalisation": factors, "bias": bias,
     }))
     print(f"{len(tensors)} tensors, {len(chosen)} faces -> {quantise.STATISTICS.name}")
 

@@ -10,7 +10,7 @@ import quantise
 from sources import FACEPLUGIN, MEDIAPIPE
 
 CALIBRATION = pathlib.Path(__file__).parent / "calibration"
-SPACE = "fr-feature-512"
+SPACE = "fr-feature-512-centred"
 TEMPLATE = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
             [41.5493, 92.3655], [70.7299, 92.2041]]
 ONNX_MEMBER = "package/model/fr_feature.onnx"
@@ -42,15 +42,36 @@ def facemesh():
 
 def embedder_float():
     """The float network; a build product for comparison, not shipped."""
-    content = load_network().to_tflite("fr-feature-512-float")
+    content = _centred().to_tflite("fr-feature-512-float")
     pixels = {"color": "BGR", "mean": embedder.PIXEL_MEAN, "std": embedder.PIXEL_STD}
     return content, _embedder("fr-feature-512-float", content, pixels)
 
 
+def embedder_float_mirror():
+    """The float network on the face and its mirror image; for comparison, not shipped."""
+    content = _centred().to_tflite("fr-feature-512-mirror-float", mirrored=True)
+    pixels = {"color": "BGR", "mean": embedder.PIXEL_MEAN, "std": embedder.PIXEL_STD}
+    return content, _embedder("fr-feature-512-mirror-float", content, pixels)
+
+
 def embedder_int8():
-    content = quantise.from_statistics(load_network(), quantise.load_statistics())
+    return _quantised("fr-feature-512-int8", mirrored=False)
+
+
+def embedder_int8_mirror():
+    return _quantised("fr-feature-512-mirror-int8", mirrored=True)
+
+
+def _quantised(model_id, mirrored):
+    content = quantise.from_statistics(load_network(), quantise.load_statistics(), mirrored)
     pixels = {"color": "BGR", "mean": quantise.INPUT_MEAN, "std": embedder.PIXEL_STD}
-    return content, _embedder("fr-feature-512-int8", content, pixels)
+    return content, _embedder(model_id, content, pixels)
+
+
+def _centred():
+    network = load_network()
+    embedder.centre(network, quantise.load_statistics()["centre"])
+    return network
 
 
 def liveness_float():
@@ -75,10 +96,15 @@ SHIPPED = {
     "blazeface-full": blazeface_full,
     "facemesh-468": facemesh,
     "fr-feature-512-int8": embedder_int8,
+    "fr-feature-512-mirror-int8": embedder_int8_mirror,
     "fr-liveness-int8": liveness_int8,
 }
 # Built into the cache only.
-PRODUCTS = {"fr-feature-512-float": embedder_float, "fr-liveness-float": liveness_float}
+PRODUCTS = {
+    "fr-feature-512-float": embedder_float,
+    "fr-feature-512-mirror-float": embedder_float_mirror,
+    "fr-liveness-float": liveness_float,
+}
 
 
 def _mediapipe(model_id, role, member, preprocessing, outputs, extra):

@@ -9,6 +9,8 @@ from onnx import numpy_helper
 from tflite_writer import Graph
 
 INPUT, OUTPUT = "image", "embedding"
+# Tensors of the network that sees two views.
+MIRRORED, VIEWS, COLUMNS = "image/mirrored", "image/views", "/columns"
 # The ONNX network takes (pixel - 127.5) / 128.
 PIXEL_MEAN, PIXEL_STD = 127.5, 128.0
 
@@ -31,17 +33,42 @@ class Network:
             names[node.output[0]] = layer["name"]
             self.layers.append(layer)
 
-    def to_tflite(self, description):
-        """Returns the bytes of the float TFLite model."""
+    def to_tflite(self, description, mirrored=False):
+        """Returns the bytes of the float TFLite model.
+
+        With mirrored the network sees the face and its mirror image, as a batch of
+        two, and returns the mean of the two embeddings.
+        """
         g = Graph(description)
         x = g.placeholder(INPUT, self.input_shape)
-        tensors = {INPUT: x}
+        tensors = {INPUT: both_views(g, x) if mirrored else x}
         for layer in self.layers:
+            if mirrored and layer is self.layers[-2]:
+                layer = mean_of_views(g, layer, tensors)
             inputs = [tensors[n] for n in layer["x"]]
             tensors[layer["name"]] = _emit(g, layer, inputs)
         out = tensors[self.layers[-1]["name"]]
         g.rename(out, OUTPUT)
         return g.finish({INPUT: x}, {OUTPUT: out})
+
+
+def both_views(g, x):
+    """The picture and its mirror image as a batch of two."""
+    return g.stack([x, g.mirror(x, MIRRORED)], VIEWS)
+
+
+def mean_of_views(g, layer, tensors):
+    """Makes the last, linear convolution take the mean of the two views.
+
+    The views of a batch of two become the two columns of one picture, over which
+    a kernel of 1 x 2 with half the weights twice is their mean.
+    """
+    source, = layer["x"]
+    batch, _, _, channels = g.shape(tensors[source])
+    columns = source + COLUMNS
+    tensors[columns] = g.reshape(tensors[source], columns, [1, 1, batch, channels])
+    weight = np.repeat(layer["weight"] / np.float32(batch), batch, axis=2)
+    return {**layer, "x": [columns], "weight": weight}
 
 
 def shift_input(network, mean):
@@ -55,6 +82,16 @@ def shift_input(network, mean):
     shift = (mean - PIXEL_MEAN) / PIXEL_STD
     sums = [math.fsum(channel.ravel()) for channel in first["weight"]]
     first["bias"] = (first["bias"] + shift * np.array(sums)).astype(np.float32)
+
+
+def centre(network, mean):
+    """Subtracts the mean embedding, so that two strangers' cosine is 0 on average.
+
+    What all faces share says nothing about whose they are. The last convolution is
+    linear, so this costs nothing.
+    """
+    last = network.layers[-2]
+    last["bias"] = (last["bias"].astype(np.float64) - mean).astype(np.float32)
 
 
 def _layer(node, arrays, names, number):

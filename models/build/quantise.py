@@ -18,12 +18,16 @@ INPUT_RANGE = (-1.0, 127.0 / 128.0)
 RANGE = "p99.999"
 
 
-def from_statistics(network, statistics):
-    """Returns the int8 TFLite model of a float network, as calibrate.py prepared it."""
+def from_statistics(network, statistics, mirrored=False):
+    """Returns the int8 TFLite model of a float network, as calibrate.py prepared it.
+
+    The statistics are of single views; a mirrored view has the same ones.
+    """
+    embedder.centre(network, statistics["centre"])
     equalise.apply(network, statistics["equalisation"])
     add_bias(network, statistics["bias"])
     ranges = {name: tuple(t[RANGE]) for name, t in statistics["tensors"].items()}
-    return quantise(network, ranges)
+    return quantise(network, ranges, mirrored)
 
 
 def load_statistics():
@@ -38,12 +42,13 @@ def add_bias(network, corrections):
                              + corrections[layer["name"]]).astype(np.float32)
 
 
-def quantise(network, ranges):
+def quantise(network, ranges, mirrored=False):
     """Quantises an embedder.Network, which it alters, with one range a tensor."""
     embedder.shift_input(network, INPUT_MEAN)
-    content = network.to_tflite("fr-feature-512-int8")
+    content = network.to_tflite("fr-feature-512-int8", mirrored)
     ranges = dict(ranges)
     ranges[embedder.INPUT] = INPUT_RANGE
+    _copy_to_views(network, ranges)
     # A symmetric output has zero point 0, so cosines can be taken on the integers.
     bound = max(abs(v) for v in ranges[embedder.OUTPUT])
     last = network.layers[-1]["x"][0]
@@ -53,6 +58,13 @@ def quantise(network, ranges):
                   for name, (low, high) in ranges.items()}
     q = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
     return bytes(q.quantize(statistics, enable_progress_report=False).quantized_model)
+
+
+def _copy_to_views(network, ranges):
+    """Mirroring, stacking and reshaping only move values too."""
+    ranges[embedder.MIRRORED] = ranges[embedder.VIEWS] = INPUT_RANGE
+    source, = network.layers[-2]["x"]
+    ranges[source + embedder.COLUMNS] = ranges[source]
 
 
 def _copy_to_pads(network, ranges):

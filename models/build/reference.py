@@ -21,7 +21,9 @@ import metrics
 import pipeline
 from sources import CACHE, PORTRAITS, sha256
 
-SHIPPED, FLOAT = "fr-feature-512-int8", "fr-feature-512-float"
+# The default embedder and its float version, and every pair of a shipped and a float one.
+SHIPPED, FLOAT = "fr-feature-512-mirror-int8", "fr-feature-512-mirror-float"
+EMBEDDERS = ((FLOAT, SHIPPED), ("fr-feature-512-float", "fr-feature-512-int8"))
 FMRS = (1e-3, 1e-4, 1e-5)
 SCORE_ANCHORS = ((1e-2, 30), (1e-3, 50), (1e-4, 70), (1e-5, 90))
 PORTRAIT_NAMES = ("obama.jpg", "obama2.jpg", "obama3.jpg", "biden.jpg")
@@ -73,10 +75,9 @@ def measure(data, write_scores):
     people = np.unique([p.parent.name for p in paths], return_inverse=True)[1]
     pairs = list(dataset.pairs(data))
     print(f"{len(paths)} images, no face in {int((~found).sum())}, {len(pairs)} pairs")
-    reference = None
-    for model_id in (FLOAT, SHIPPED):
+    for model_id, reference_id in ((m, pair[0]) for pair in EMBEDDERS for m in pair):
         embeddings, ms = embed(model_id, crops)
-        if reference is None:
+        if model_id == reference_id:
             reference = embeddings
         scores = metrics.Scores(embeddings[found], people[found])
         report(model_id, ms, scores, metrics.pairs_accuracy(embeddings, pairs), people[found])

@@ -107,6 +107,21 @@ class Graph:
         return self._operator(
             "RESHAPE", [x, s], name, shape, schema.BuiltinOptions.ReshapeOptions, options)
 
+    def mirror(self, x, name):
+        """Swaps left and right."""
+        axis = self.constant(name + "/axis", np.array([2], np.int32))
+        return self._operator("REVERSE_V2", [x, axis], name, self.shape(x),
+                              schema.BuiltinOptions.ReverseV2Options, schema.ReverseV2OptionsT())
+
+    def stack(self, tensors, name):
+        """Joins tensors along the batch axis."""
+        options = schema.ConcatenationOptionsT()
+        options.axis = 0
+        first = self.shape(tensors[0])
+        shape = [sum(self.shape(t)[0] for t in tensors)] + first[1:]
+        return self._operator("CONCATENATION", tensors, name, shape,
+                              schema.BuiltinOptions.ConcatenationOptions, options)
+
     def rename(self, tensor, name):
         self._tensors[tensor].name = name
 

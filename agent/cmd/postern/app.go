@@ -101,7 +101,7 @@ type brain struct {
 
 // openBrain loads the library and parallel pipelines of the shipped models.
 func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error) {
-	set, err := models.Default()
+	set, err := models.ForProfile(cfg.Inference.Profile)
 	if err != nil {
 		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the models in this binary are damaged", Err: err}
 	}

@@ -69,7 +69,7 @@ func (c *cli) examine() []check {
 		cfg = config.Default()
 		cfg.Device = "doctor"
 	}
-	out = append(out, checkLibrary(cfg), checkModels())
+	out = append(out, checkLibrary(cfg), checkModels(cfg))
 	if out[len(out)-1].OK && out[len(out)-2].OK {
 		out = append(out, c.checkPipeline(cfg))
 	}
@@ -103,8 +103,8 @@ func checkLibrary(cfg config.Config) check {
 	return result("inference", true, nil, fmt.Sprintf("LiteRT %s at %s", rt.Version(), path))
 }
 
-func checkModels() check {
-	set, err := models.Default()
+func checkModels(cfg config.Config) check {
+	set, err := models.ForProfile(cfg.Inference.Profile)
 	if err != nil {
 		return result("models", true, err, "")
 	}
