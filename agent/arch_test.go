@@ -48,7 +48,8 @@ var mayImport = map[string][]string{
 	"models":               {},
 	"sync":                 {"agent", "sync/wire", "sync/bus", "github.com/google/uuid", "github.com/eclipse/paho.mqtt.golang/...", "github.com/eclipse/paho.golang/..."},
 	"sync/wire":            {"agent", "github.com/fxamacker/cbor/v2"},
-	"sync/broker":          {"agent", "sync/wire", "github.com/nats-io/nats-server/v2/..."},
+	"sync/registry":        {"agent", "sync/wire"},
+	"sync/broker":          {"agent", "sync/wire", "github.com/nats-io/nats-server/v2/...", "github.com/nats-io/nats.go", "github.com/nats-io/jwt/v2", "github.com/nats-io/nkeys"},
 	"sync/hub":             {"agent", "sync/wire", "sync/bus"},
 	"sync/hub/boltstore":   {"agent", "sync/wire", "sync/hub", "go.etcd.io/bbolt/..."},
 }

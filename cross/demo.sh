@@ -19,5 +19,5 @@ if ! $postern --data $data subjects show obama >/dev/null 2>&1; then
 elif ! $postern --data $data subjects show obama --json | grep -q given_by; then
 	$postern --data $data consent obama --consent 'nobody: a public-domain portrait' --purpose 'demonstration'
 fi
-exec $postern --data $data run --set camera.source=$sample/feed.avi --set camera.loop=true \
+exec $postern --data $data run --with-hub --set camera.source=$sample/feed.avi --set camera.loop=true \
 	--set camera.real_time=true --set identify.enabled=true "$@"

@@ -35,6 +35,26 @@ type Config struct {
 	API       API       `yaml:"api"`
 	Sessions  Sessions  `yaml:"sessions"`
 	Webhooks  Webhooks  `yaml:"webhooks"`
+	Sync      Sync      `yaml:"sync"`
+	Hub       Hub       `yaml:"hub"`
+}
+
+// Sync connects this device with a hub. It is off while HubURL is empty.
+type Sync struct {
+	HubURL    string `yaml:"hub_url"`    // mqtts://host:8883; mqtt:// on this machine only
+	TokenFile string `yaml:"token_file"` // file with the secret that "postern devices add" printed
+	CA        string `yaml:"ca"`         // PEM file with the authority of the hub's certificate; empty: the system's
+}
+
+// Hub configures "postern hub".
+type Hub struct {
+	Listen  string `yaml:"listen"`   // of the built-in broker
+	TLSCert string `yaml:"tls_cert"` // PEM; without it only this machine can connect
+	TLSKey  string `yaml:"tls_key"`
+
+	BrokerURL    string `yaml:"broker_url"` // another MQTT 3.1.1 broker instead
+	Username     string `yaml:"username"`   // there
+	PasswordFile string `yaml:"password_file"`
 }
 
 // KeyStore says where the root key is, which opens all stored records.
@@ -294,5 +314,6 @@ func Default() Config {
 			Rates: Rates{Read: 600, Write: 300, Create: 600, PDF: 50, Biometrics: 600}},
 		Sessions: Sessions{AbandonAfter: time.Hour, KeepMedia: 90 * 24 * time.Hour, SearchLimit: 10_000},
 		Webhooks: Webhooks{KeepLog: 30 * 24 * time.Hour},
+		Hub:      Hub{Listen: "127.0.0.1:8883"},
 	}
 }

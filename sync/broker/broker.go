@@ -26,7 +26,10 @@ type Options struct {
 	Listen string // host:port of MQTT; port 0 takes a free one
 	TLS    *tls.Config
 	Users  []User
-	Log    *slog.Logger
+	// Authorize judges everybody else who wants to connect. nil: only Users may, or
+	// anybody where there are none.
+	Authorize func(Login) (Grant, error)
+	Log       *slog.Logger
 
 	MaxStore int64 // bytes; default 1 GiB
 	// SyncEvery is how often its store is synced; 0 is always, before a message is
@@ -44,8 +47,9 @@ const defaultMaxStore = 1 << 30
 
 // Broker is a running broker.
 type Broker struct {
-	s    *server.Server
-	addr string
+	s       *server.Server
+	addr    string
+	callout *callout // nil without Options.Authorize
 }
 
 // Start starts a broker and waits until it accepts connections.
@@ -61,6 +65,13 @@ func Start(o Options) (*Broker, error) {
 	if err != nil {
 		return nil, failed(o, err)
 	}
+	var ask *callout
+	if o.Authorize != nil {
+		if ask, err = newCallout(o); err != nil {
+			return nil, failed(o, err)
+		}
+		ask.configure(opts)
+	}
 	s, err := server.NewServer(opts)
 	if err != nil {
 		return nil, failed(o, err)
@@ -69,10 +80,16 @@ func Start(o Options) (*Broker, error) {
 		s.SetLogger(serverLog{o.Log}, false, false)
 	}
 	s.Start()
-	b := &Broker{s: s, addr: net.JoinHostPort(host, strconv.Itoa(opts.MQTT.Port))}
+	b := &Broker{s: s, addr: net.JoinHostPort(host, strconv.Itoa(opts.MQTT.Port)), callout: ask}
 	if !b.ready() {
 		b.Close()
 		return nil, failed(o, fmt.Errorf("it was not ready within %s", readyWithin))
+	}
+	if ask != nil {
+		if err := ask.start(s); err != nil {
+			b.Close()
+			return nil, failed(o, err)
+		}
 	}
 	return b, nil
 }
@@ -157,6 +174,9 @@ func (b *Broker) Addr() string { return b.addr }
 
 // Close stops the broker and waits for it.
 func (b *Broker) Close() {
+	if b.callout != nil {
+		b.callout.close()
+	}
 	b.s.Shutdown()
 	b.s.WaitForShutdown()
 }
@@ -169,8 +189,12 @@ func (l serverLog) say(level slog.Level, format string, v []any) {
 }
 
 func (l serverLog) Noticef(f string, v ...any) { l.say(slog.LevelDebug, f, v) }
-func (l serverLog) Warnf(f string, v ...any)   { l.say(slog.LevelWarn, f, v) }
-func (l serverLog) Errorf(f string, v ...any)  { l.say(slog.LevelError, f, v) }
-func (l serverLog) Fatalf(f string, v ...any)  { l.say(slog.LevelError, f, v) }
-func (l serverLog) Debugf(f string, v ...any)  {}
-func (l serverLog) Tracef(f string, v ...any)  {}
+func (l serverLog) Warnf(f string, v ...any) {
+	if !strings.HasPrefix(f, "Plaintext passwords") { // made at random for this process
+		l.say(slog.LevelWarn, f, v)
+	}
+}
+func (l serverLog) Errorf(f string, v ...any) { l.say(slog.LevelError, f, v) }
+func (l serverLog) Fatalf(f string, v ...any) { l.say(slog.LevelError, f, v) }
+func (l serverLog) Debugf(f string, v ...any) {}
+func (l serverLog) Tracef(f string, v ...any) {}

@@ -24,13 +24,20 @@ type Message struct {
 	Topic   string
 	Payload []byte
 	Retain  bool // the broker keeps the last one and gives it to later subscribers
+
+	// AtMostOnce spares the broker its store: QoS 0 instead of 1. For what is repeated
+	// anyway when it was needed.
+	AtMostOnce bool
 }
 
 // Connect is what a Dialer needs to open a session.
 type Connect struct {
 	ClientID  string
 	Subscribe []string // filters; all of them granted, or Dial fails
-	Will      *Message // published by the broker when the session ends without a word
+	// AtMostOnce subscribes with QoS 0 instead of 1: what comes is not kept, confirmed
+	// or held back, and costs the broker no state a client.
+	AtMostOnce bool
+	Will       *Message // published by the broker when the session ends without a word
 
 	// Handle is called for each message, from several goroutines at once. It puts the
 	// message into a queue; when that is full it may wait until ctx, the session's, is

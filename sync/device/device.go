@@ -4,7 +4,6 @@ package device
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -34,7 +33,8 @@ type Link struct {
 // its store knows it again, and a late will of an old session does not stay.
 const healthEvery = time.Minute
 
-// Run stays connected until ctx is done. An error is the outbox's.
+// Run stays connected until ctx is done. An error says that the device's name cannot be
+// used.
 func (l *Link) Run(ctx context.Context) error {
 	if err := wire.CheckDevice(l.Device); err != nil {
 		return err
@@ -45,8 +45,6 @@ func (l *Link) Run(ctx context.Context) error {
 	if l.Log == nil {
 		l.Log = slog.New(slog.DiscardHandler)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if l.Client == nil {
 		l.Client = &bus.Client{}
 	}
@@ -58,19 +56,30 @@ func (l *Link) Run(ctx context.Context) error {
 	c.Up = func(sctx context.Context) {
 		l.Log.Info("connected to the hub's broker")
 		session.Go(func() { l.tellHealth(sctx) })
-		session.Go(func() {
-			if err := l.Uplink.Run(sctx); err != nil {
-				cancel(err) // the outbox fails: going on would hide it
-			}
-		})
+		session.Go(func() { l.sendResults(sctx) })
 	}
 	c.Down = func(error) { session.Wait() }
-	err := c.Run(ctx)
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
-		err = cause
-	}
-	return err
+	return c.Run(ctx)
 }
+
+// sendResults runs the uplink for a session. An outbox that fails is told and tried
+// again: the door goes on, and its own store refuses decisions that it cannot keep.
+func (l *Link) sendResults(ctx context.Context) {
+	for {
+		err := l.Uplink.Run(ctx)
+		if err == nil {
+			return
+		}
+		l.Log.Error("results cannot be sent; tried again", "err", err, "in", outboxRetry)
+		select {
+		case <-time.After(outboxRetry):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+const outboxRetry = 30 * time.Second
 
 // connect describes the next session. Its will says that this very session is over.
 func (l *Link) connect() bus.Connect {
@@ -78,7 +87,7 @@ func (l *Link) connect() bus.Connect {
 	l.mu.Lock()
 	l.session = id
 	l.mu.Unlock()
-	c := bus.Connect{ClientID: l.Device, Subscribe: []string{wire.Down(l.Device, wire.ChanAck)}, Handle: l.handle}
+	c := bus.Connect{ClientID: l.Device, Subscribe: []string{wire.Down(l.Device, wire.ChanAck)}, AtMostOnce: true, Handle: l.handle}
 	if m, err := l.health(false); err == nil {
 		c.Will = &m
 	}

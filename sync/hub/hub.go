@@ -25,6 +25,10 @@ type Hub struct {
 	Now   func() time.Time
 	Log   *slog.Logger
 
+	// Committed is told of each batch when it is on disk, before the device is. Some of
+	// its rows may have been there already. It must be quick; nil is allowed.
+	Committed func(b Batch, p Position)
+
 	queue chan bus.Message
 	once  sync.Once
 	mu    sync.Mutex // guards stats
@@ -132,6 +136,11 @@ func (h *Hub) commit(ctx context.Context, group []bus.Message) error {
 		return err
 	}
 	h.count(func(s *Stats) { s.Commits++ })
+	if h.Committed != nil {
+		for i, b := range batches {
+			h.Committed(b, positions[i])
+		}
+	}
 	h.acknowledge(ctx, batches, positions)
 	return nil
 }
@@ -237,7 +246,7 @@ func short(s string) string {
 func (h *Hub) say(ctx context.Context, device string, a *wire.Ack) {
 	p, err := wire.Encode(wire.Header{At: h.Now().UnixMicro()}, a)
 	if err == nil {
-		err = h.Bus.Publish(ctx, bus.Message{Topic: wire.Down(device, wire.ChanAck), Payload: p})
+		err = h.Bus.Publish(ctx, bus.Message{Topic: wire.Down(device, wire.ChanAck), Payload: p, AtMostOnce: true})
 	}
 	if err != nil {
 		h.Log.Debug("acknowledgement not sent; the device will ask by sending again", "device", device, "err", err)

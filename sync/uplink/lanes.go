@@ -54,13 +54,12 @@ func (l *lanes) nextLive() uint64 {
 	return l.live
 }
 
-// nextReplay gives the first row to send again, or to send at last, and how many
-// there are at most; 0: none.
-func (l *lanes) nextReplay() (seq, most uint64) {
+// nextReplay gives the first row to send again, or to send at last; 0: none.
+func (l *lanes) nextReplay() uint64 {
 	if l.replay >= l.until {
-		return 0, 0
+		return 0
 	}
-	return l.replay, l.until - l.replay
+	return l.replay
 }
 
 // sent notes that rows up to and including seq were handed over in a lane.

@@ -27,7 +27,7 @@ type Outbox interface {
 	// Position gives the newest row that the hub has and the newest there is.
 	Position() (acked, last uint64, err error)
 	// Outbox returns rows from the given one on, oldest first, without changing
-	// anything. Their Seq follow each other.
+	// anything. A number that is missing was deleted.
 	Outbox(from uint64, limit int) ([]agent.Result, error)
 	// Ack deletes the rows of the epoch up to and including seq. It may be repeated.
 	Ack(epoch string, seq uint64) (int, error)
@@ -224,16 +224,16 @@ func (u *Uplink) note() {
 func (u *Uplink) send(ctx context.Context) error {
 	for {
 		for seq := u.lanes.nextLive(); seq != 0; seq = u.lanes.nextLive() {
-			if _, err := u.batch(ctx, true, seq, maxRows, maxBytes); err != nil {
+			if _, err := u.batch(ctx, true, seq, maxBytes); err != nil {
 				return err
 			}
 		}
-		seq, most := u.lanes.nextReplay()
+		seq := u.lanes.nextReplay()
 		room := u.pace.room()
 		if seq == 0 || room == 0 {
 			return nil
 		}
-		n, err := u.batch(ctx, false, seq, most, min(room, maxBytes))
+		n, err := u.batch(ctx, false, seq, min(room, maxBytes))
 		if err != nil {
 			return err
 		}
@@ -245,8 +245,12 @@ func (u *Uplink) send(ctx context.Context) error {
 }
 
 // batch sends rows from seq on in one message and tells how many bytes it took.
-func (u *Uplink) batch(ctx context.Context, live bool, seq, most uint64, bytes int) (int, error) {
-	rows, err := u.rows(seq, int(min(most, maxRows)))
+func (u *Uplink) batch(ctx context.Context, live bool, seq uint64, bytes int) (int, error) {
+	end := u.lanes.last
+	if !live {
+		end = u.lanes.until - 1
+	}
+	rows, err := u.rows(seq, min(end, seq+maxRows-1))
 	if err != nil {
 		return 0, err
 	}
@@ -266,9 +270,7 @@ func (u *Uplink) batch(ctx context.Context, live bool, seq, most uint64, bytes i
 	if err := u.Bus.Publish(ctx, bus.Message{Topic: wire.Up(u.Device, wire.ChanResults), Payload: payload}); err != nil {
 		return 0, err
 	}
-	newest := rows[len(rows)-1].Seq
-	u.lanes.grow(newest)
-	u.lanes.sent(live, newest)
+	u.lanes.sent(live, rows[len(rows)-1].Seq)
 	return len(payload), nil
 }
 
@@ -283,45 +285,58 @@ func cut(rows []wire.Row, bytes int) []wire.Row {
 	return rows
 }
 
-// rows reads from the outbox. A row that cannot be read is replaced by one that says
-// so, but only when the next one can be: else it is the store that fails, and then
-// nothing is given up.
-func (u *Uplink) rows(seq uint64, limit int) ([]wire.Row, error) {
-	results, err := u.Outbox.Outbox(seq, limit)
-	if err == nil && len(results) == 0 {
-		return nil, &agent.Error{Code: agent.CodeInternal, Message: "the outbox has lost a row that it counted"}
-	}
+// rows reads the rows from seq to end, both of which there are or were. A row that
+// cannot be read is replaced by one that says so, but only when a later one can be:
+// else it is the store that fails, and then nothing is given up.
+func (u *Uplink) rows(seq, end uint64) ([]wire.Row, error) {
+	results, err := u.Outbox.Outbox(seq, int(end-seq+1))
 	if err == nil {
-		return u.encode(seq, results), nil
+		return u.encode(seq, end, results), nil
 	}
-	for n := limit / 2; n > 0; n /= 2 { // those before it first
-		if results, e := u.Outbox.Outbox(seq, n); e == nil && len(results) > 0 {
-			return u.encode(seq, results), nil
+	for n := (end - seq) / 2; n > 0; n /= 2 { // those before it first
+		if results, e := u.Outbox.Outbox(seq, int(n)); e == nil {
+			return u.encode(seq, seq+n-1, results), nil
 		}
 	}
-	if seq == u.lanes.last {
-		return nil, err
+	for n := seq + 1; n <= min(u.lanes.last, seq+maxDamaged); n++ {
+		if _, e := u.Outbox.Outbox(n, 1); e == nil {
+			return u.unreadable(seq, n, err), nil
+		}
 	}
-	if _, e := u.Outbox.Outbox(seq+1, 1); e != nil {
-		return nil, err
-	}
-	u.poison(seq, "unreadable on the device: "+err.Error())
-	return []wire.Row{wire.UnreadableRow(seq, "unreadable on the device")}, nil
+	return nil, err
 }
 
-// encode makes the rows of results that follow each other from seq on.
-func (u *Uplink) encode(seq uint64, results []agent.Result) []wire.Row {
-	rows := make([]wire.Row, 0, len(results))
+// maxDamaged is how many rows in a row may be unreadable before the store is held to
+// have failed.
+const maxDamaged = 16
+
+// unreadable makes the rows that stand for those from seq up to, but not including, end.
+func (u *Uplink) unreadable(seq, end uint64, err error) (rows []wire.Row) {
+	for ; seq < end; seq++ {
+		u.poison(seq, "unreadable on the device: "+err.Error())
+		rows = append(rows, wire.UnreadableRow(seq, "unreadable on the device"))
+	}
+	return rows
+}
+
+// encode makes the rows from seq to end of what the outbox has of them.
+func (u *Uplink) encode(seq, end uint64, results []agent.Result) []wire.Row {
+	rows := make([]wire.Row, 0, end-seq+1)
 	for _, r := range results {
-		if r.Seq != seq { // acknowledged meanwhile; the next look finds out
+		if r.Seq > end {
 			break
+		}
+		for ; seq < r.Seq; seq++ {
+			rows = append(rows, wire.AbsentRow(seq))
 		}
 		row, err := wire.ResultRow(r)
 		if err != nil {
 			u.poison(seq, "cannot be sent: "+err.Error())
 		}
-		rows = append(rows, row)
-		seq++
+		rows, seq = append(rows, row), seq+1
+	}
+	for ; seq <= end; seq++ {
+		rows = append(rows, wire.AbsentRow(seq))
 	}
 	return rows
 }

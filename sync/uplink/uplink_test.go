@@ -28,6 +28,7 @@ type outbox struct {
 	results []agent.Result // all there ever were
 	acked   uint64
 	bad     uint64 // a row that cannot be read
+	gone    map[uint64]bool
 	broken  error
 }
 
@@ -51,7 +52,9 @@ func (o *outbox) Outbox(from uint64, limit int) ([]agent.Result, error) {
 		if n == o.bad {
 			return nil, errors.New("damaged")
 		}
-		out = append(out, o.results[n-1])
+		if !o.gone[n] {
+			out = append(out, o.results[n-1])
+		}
 	}
 	return out, nil
 }
@@ -86,7 +89,7 @@ type peer struct {
 	mu      sync.Mutex
 	seen    map[uint64]int
 	hist    map[uint64]bool // of the first arrival
-	first   map[uint64]time.Time
+	kinds   map[uint64]wire.RowKind
 	batches []int
 	mute    bool // do not acknowledge
 	drop    int  // lose so many messages
@@ -110,7 +113,7 @@ func (p *peer) handle(_ context.Context, m bus.Message) {
 	p.batches = append(p.batches, len(r.Rows))
 	for _, row := range r.Rows {
 		if p.seen[row.Seq]++; p.seen[row.Seq] == 1 {
-			p.hist[row.Seq], p.first[row.Seq] = r.Historical, time.Now()
+			p.hist[row.Seq], p.kinds[row.Seq] = r.Historical, row.Kind
 		}
 	}
 	for p.seen[p.acked+1] > 0 {
@@ -136,7 +139,7 @@ func run(t *testing.T, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, broker: &membus.Broker{}, out: &outbox{epoch: "e1"}, failed: make(chan error, 10)}
 		w.up = &uplink.Uplink{Device: "door", Outbox: w.out}
-		w.peer = &peer{tb: t, up: w.up, seen: map[uint64]int{}, hist: map[uint64]bool{}, first: map[uint64]time.Time{}}
+		w.peer = &peer{tb: t, up: w.up, seen: map[uint64]int{}, hist: map[uint64]bool{}, kinds: map[uint64]wire.RowKind{}}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		client := func(id string, handle func(context.Context, bus.Message), filters []string, up func(context.Context), down func(error)) *bus.Client {
@@ -317,6 +320,33 @@ func TestPoison(t *testing.T) {
 		synctest.Wait()
 		if !slices.Contains(told, 7) {
 			t.Errorf("told of %v, not of the one that the hub set aside", told)
+		}
+	})
+}
+
+// Rows that the device's retention has deleted are told as such: the hub would ask for
+// their numbers for ever.
+func TestAbsent(t *testing.T) {
+	run(t, func(w *world) {
+		w.settle(time.Second)
+		w.broker.SetDown(true)
+		w.settle(time.Second)
+		w.out.add(700)
+		w.out.mu.Lock()
+		w.out.gone = map[uint64]bool{2: true, 700: true, 701: true}
+		for n := uint64(100); n < 500; n++ {
+			w.out.gone[n] = true
+		}
+		w.out.bad = 600
+		w.out.mu.Unlock()
+		w.broker.SetDown(false)
+		w.settle(time.Minute)
+		w.all(701)
+		for n, kind := range map[uint64]wire.RowKind{1: wire.RowResult, 2: wire.RowAbsent, 99: wire.RowResult, 100: wire.RowAbsent,
+			499: wire.RowAbsent, 500: wire.RowResult, 600: wire.RowUnreadable, 601: wire.RowResult, 699: wire.RowResult, 700: wire.RowAbsent, 701: wire.RowAbsent} {
+			if got := w.peer.kinds[n]; got != kind {
+				t.Errorf("row %d is of kind %d, want %d", n, got, kind)
+			}
 		}
 	})
 }

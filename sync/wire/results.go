@@ -15,6 +15,7 @@ type RowKind uint8
 const (
 	RowResult     RowKind = 1 // an agent.Result by its JSON names, without device, epoch and seq
 	RowUnreadable RowKind = 2 // the device cannot read or send this row any more; the body is text that says why
+	RowAbsent     RowKind = 3 // the device no longer has this row: its time was over before it could be sent; the body is text
 )
 
 // Row is one thing of a device's outbox. Bodies are not looked into on the way.
@@ -126,6 +127,14 @@ func UnreadableRow(seq uint64, why string) Row {
 	}
 	return Row{Seq: seq, Kind: RowUnreadable, Body: body}
 }
+
+// AbsentRow stands for a row that was deleted on the device, as its retention asks,
+// before the hub had it.
+func AbsentRow(seq uint64) Row {
+	return Row{Seq: seq, Kind: RowAbsent, Body: absent}
+}
+
+var absent = must(Marshal("deleted on the device"))
 
 // Result reads the body of a row of kind RowResult. Device, Epoch and Seq are the
 // caller's to set: they are not the body's to say.

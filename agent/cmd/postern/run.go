@@ -22,7 +22,8 @@ import (
 )
 
 func (c *cli) runCmd() *cobra.Command {
-	return &cobra.Command{
+	withHub := false
+	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the agent: watch the camera, decide, store, serve the page",
 		Long: `Watch the camera, turn each person who stands before it into one stored decision
@@ -36,17 +37,20 @@ is compared with that subject only (1:1).`,
 			if err != nil {
 				return err
 			}
-			a := &app{cli: c, cfg: cfg, log: c.logger(cfg, false)}
+			a := &app{cli: c, cfg: cfg, log: c.logger(cfg, false), withHub: withHub}
 			return a.run(cmd.Context())
 		},
 	}
+	cmd.Flags().BoolVar(&withHub, "with-hub", false, "run a hub in this process too, and send the results to it")
+	return cmd
 }
 
 // app is the running agent. Parts are opened in order and closed in reverse.
 type app struct {
 	*cli
-	cfg config.Config
-	log logger
+	cfg     config.Config
+	log     logger
+	withHub bool // run a hub too
 }
 
 func (a *app) run(ctx context.Context) error {
@@ -123,6 +127,7 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	}
 	cs.deliverer.Links = server.WebhookLinks(scheme + l.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.sync(ctx, g, st) })
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
 	g.Go(func() error { return serveControl(ctx, held{a.cfg, st, svc, a.log}) })
 	g.Go(func() error { return a.watch(ctx, w) })

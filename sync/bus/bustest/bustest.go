@@ -32,7 +32,7 @@ func Run(t *testing.T, open func(testing.TB) Fixture) {
 	}{
 		{"RoundTrip", testRoundTrip}, {"Filters", testFilters}, {"Retained", testRetained}, {"Will", testWill},
 		{"Reconnect", testReconnect}, {"Window", testWindow}, {"SameClientID", testSameClientID},
-		{"SlowHandler", testSlowHandler}, {"RefusedSubscription", testRefused}, {"Offline", testOffline},
+		{"AtMostOnce", testAtMostOnce}, {"SlowHandler", testSlowHandler}, {"RefusedSubscription", testRefused}, {"Offline", testOffline},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}
@@ -229,6 +229,18 @@ func testWindow(t *testing.T, f Fixture) {
 	f.Thaw()
 	out.WaitUp()
 	out.say("fm/up/a/res", "y", false)
+}
+
+// QoS 0 on both sides passes through, and leaves the window as it was.
+func testAtMostOnce(t *testing.T, f Fixture) {
+	in := Start(t, f.Dialer, "in", func(c *bus.Connect, _ *bus.Client) { c.AtMostOnce = true }, "fm/dn/+/ack")
+	out := Start(t, f.Dialer, "out", func(_ *bus.Connect, c *bus.Client) { c.Window = 4 })
+	for i := range 50 {
+		if err := out.Publish(t.Context(), bus.Message{Topic: "fm/dn/a/ack", Payload: fmt.Append(nil, i), AtMostOnce: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	WaitFor(t, "50 messages", func() bool { return len(in.Heard("fm/dn/a/ack")) == 50 })
 }
 
 func testSameClientID(t *testing.T, f Fixture) {

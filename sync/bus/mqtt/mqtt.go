@@ -89,7 +89,7 @@ func (d *Dialer) Dial(ctx context.Context, c bus.Connect) (bus.Session, error) {
 	s := &session{}
 	s.ctx, s.end = context.WithCancelCause(context.Background())
 	s.client = paho.NewClient(d.options(s, c))
-	if err := s.start(ctx, d.timeout(), c.Subscribe); err != nil {
+	if err := s.start(ctx, d.timeout(), c); err != nil {
 		s.end(err)
 		s.Close(false)
 		return nil, unavailable(d.URL, err)
@@ -182,7 +182,8 @@ func (d *Dialer) connect(ctx context.Context, u *url.URL) (net.Conn, error) {
 	return (&tls.Dialer{NetDialer: plain, Config: t}).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 }
 
-func (s *session) start(ctx context.Context, timeout time.Duration, filters []string) error {
+func (s *session) start(ctx context.Context, timeout time.Duration, c bus.Connect) error {
+	filters := c.Subscribe
 	if err := s.await(ctx, timeout, s.client.Connect()); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
@@ -191,7 +192,7 @@ func (s *session) start(ctx context.Context, timeout time.Duration, filters []st
 	}
 	wanted := make(map[string]byte, len(filters))
 	for _, f := range filters {
-		wanted[f] = 1
+		wanted[f] = qos(c.AtMostOnce)
 	}
 	t := s.client.SubscribeMultiple(wanted, nil)
 	if err := s.await(ctx, timeout, t); err != nil {
@@ -254,13 +255,20 @@ func (s *session) enter() bool {
 	return true
 }
 
-// Publish implements bus.Session with QoS 1.
+func qos(atMostOnce bool) byte {
+	if atMostOnce {
+		return 0
+	}
+	return 1
+}
+
+// Publish implements bus.Session.
 func (s *session) Publish(m bus.Message, done func(error)) {
 	if !s.enter() {
 		done(context.Cause(s.ctx))
 		return
 	}
-	t := s.client.Publish(m.Topic, 1, m.Retain, m.Payload)
+	t := s.client.Publish(m.Topic, qos(m.AtMostOnce), m.Retain, m.Payload)
 	go func() {
 		defer s.wait.Done()
 		select {

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"postern/agent"
+	"postern/agent/cmd/fleet"
+	"postern/agent/config"
+	"postern/agent/store"
+	"postern/sync/bus/mqtt"
+	"postern/sync/device"
+	"postern/sync/hub"
+	"postern/sync/registry"
+	"postern/sync/uplink"
+	"postern/sync/wire"
+)
+
+func (c *cli) hubCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "hub",
+		Short: "Run the hub: take in what the fleet's agents have decided",
+		Long: `Run the hub. It takes in every decision of every agent exactly once, and tells
+agents that they may forget theirs when it has them on disk. An MQTT broker is
+built in (hub.listen); hub.broker_url uses another one instead.
+
+Agents log in with their device name and a secret from "postern devices add".`,
+		Example: "  postern hub --data /var/lib/postern-hub --set hub.listen=0.0.0.0:8883 \\\n    --set hub.tls_cert=hub.pem --set hub.tls_key=hub.key",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			o, err := hubOptions(cfg, c.logger(cfg, false))
+			if err != nil {
+				return err
+			}
+			o.Started = func(addr string) { fmt.Fprintf(c.out, "the hub's broker listens at %s (Ctrl-C stops it)\n", addr) }
+			return fleet.RunHub(cmd.Context(), o)
+		},
+	}
+}
+
+// hubOptions turns settings into those of a hub.
+func hubOptions(cfg config.Config, log logger) (fleet.HubOptions, error) {
+	o := fleet.HubOptions{Data: cfg.Data, Listen: cfg.Hub.Listen, Devices: devices(cfg), Log: log}
+	if cfg.Hub.BrokerURL != "" {
+		password, err := secret(cfg.Hub.PasswordFile, "hub.password_file")
+		if err != nil {
+			return o, err
+		}
+		o.Listen, o.Dialer = "", &mqtt.Dialer{URL: cfg.Hub.BrokerURL, Username: cfg.Hub.Username, Password: password}
+		return o, nil
+	}
+	if cfg.Hub.TLSCert == "" {
+		return o, nil // fleet.RunHub accepts that on loopback only
+	}
+	cert, err := tls.LoadX509KeyPair(cfg.Hub.TLSCert, cfg.Hub.TLSKey)
+	if err != nil {
+		return o, &agent.Error{Code: agent.CodeInvalid, Message: "the hub's certificate cannot be used", Err: err, Fix: "set hub.tls_cert and hub.tls_key to PEM files"}
+	}
+	o.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
+	return o, nil
+}
+
+func devices(cfg config.Config) registry.Registry {
+	return registry.Registry{Dir: filepath.Join(cfg.Data, "devices")}
+}
+
+// secret reads a secret from a file; no file is an empty secret.
+func secret(path, setting string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return "", &agent.Error{Code: agent.CodeInvalid, Message: "the secret of " + setting + " cannot be read", Err: err, Fix: "put it into a file that only this user can read"}
+	}
+	return strings.TrimSpace(string(raw)), nil
+}
+
+func (c *cli) devicesCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "devices",
+		Short: "Whom the hub lets in: add, list, revoke",
+		Long:  "Say on the hub's data folder which devices belong to the fleet. The hub may run meanwhile.",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(c.devicesAddCmd(), c.devicesListCmd(), c.devicesRevokeCmd())
+	return cmd
+}
+
+func (c *cli) devicesAddCmd() *cobra.Command {
+	var group string
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Let a device in, and print its secret once",
+		Long: `Let a device in. Its secret is printed once and not kept; on the device, put it into
+a file and name that with sync.token_file. Adding a device again voids the old secret.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, a []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			token, err := devices(cfg).Add(a[0], group)
+			if err != nil {
+				return err
+			}
+			return c.print(map[string]string{"name": a[0], "token": token}, token+"\n")
+		},
+	}
+	cmd.Flags().StringVar(&group, "group", "", "group of devices that it belongs to")
+	return cmd
+}
+
+func (c *cli) devicesListCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the devices",
+		Args:  args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			list, err := devices(cfg).List()
+			if err != nil {
+				return err
+			}
+			return c.print(list, deviceTable(list))
+		},
+	}
+}
+
+func deviceTable(list []registry.Device) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tGROUP\tADDED\tREVOKED")
+	for _, d := range list {
+		revoked := "-"
+		if d.RevokedAt != nil {
+			revoked = d.RevokedAt.Format(time.RFC3339)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Name, orDash(d.Group), d.AddedAt.Format(time.RFC3339), revoked)
+	}
+	w.Flush()
+	return b.String()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func (c *cli) devicesRevokeCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Shut a device out",
+		Long:  "Shut a device out: it cannot connect any more, and a connection that it has ends within 15 minutes.",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, a []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			if err := devices(cfg).Revoke(a[0]); err != nil {
+				return err
+			}
+			return c.print(map[string]string{"revoked": a[0]}, "revoked "+a[0]+"\n")
+		},
+	}
+}
+
+// login is how the agent gets to its hub; the zero value is no hub.
+type login struct {
+	url, name, secret string
+	roots             *x509.CertPool
+}
+
+// login is what the settings say.
+func (a *app) login() (login, error) {
+	s := a.cfg.Sync
+	if s.HubURL == "" {
+		return login{}, nil
+	}
+	token, err := secret(s.TokenFile, "sync.token_file")
+	if err != nil {
+		return login{}, err
+	}
+	roots, err := authorities(s.CA)
+	return login{s.HubURL, a.cfg.Device, token, roots}, err
+}
+
+// link is the agent's way to its hub; nil where there is none.
+func (a *app) link(st *store.Store, l login) (*device.Link, error) {
+	if l.url == "" {
+		return nil, nil
+	}
+	if err := errors.Join(wire.CheckDevice(l.name), mqtt.CheckURL(l.url)); err != nil {
+		return nil, err
+	}
+	log := a.log.With("part", "sync")
+	return &device.Link{
+		Device: l.name, Version: version, Log: log,
+		Dialer: &mqtt.Dialer{URL: l.url, Username: l.name, Password: l.secret, TLS: &tls.Config{RootCAs: l.roots}},
+		Uplink: &uplink.Uplink{Outbox: fleet.Outbox(st), Log: log},
+	}, nil
+}
+
+// startHub runs a hub beside the agent in g, and gives the agent's way to it. Its
+// data folder lies beside the agent's.
+func (a *app) startHub(ctx context.Context, g *errgroup.Group) (login, error) {
+	cfg := a.cfg
+	cfg.Data += ".hub"
+	name := fleet.Name(a.cfg.Device)
+	token, err := devices(cfg).Add(name, "")
+	if err != nil {
+		return login{}, err
+	}
+	log, started := a.log.With("part", "hub"), make(chan string, 1)
+	g.Go(func() error {
+		return fleet.RunHub(ctx, fleet.HubOptions{Data: cfg.Data, Listen: "127.0.0.1:0", Devices: devices(cfg), Log: log,
+			Started: func(addr string) { started <- addr },
+			Committed: func(b hub.Batch, p hub.Position) {
+				log.Info("results are at the hub", "device", b.Device, "up_to", p.Acked, "historical", b.Historical)
+			}})
+	})
+	select {
+	case addr := <-started:
+		return login{url: "mqtt://" + addr, name: name, secret: token}, nil
+	case <-ctx.Done():
+		return login{}, context.Cause(ctx)
+	}
+}
+
+// authorities reads the certificates that may vouch for the hub; nil is the system's.
+func authorities(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(path)
+	pool := x509.NewCertPool()
+	if err == nil && !pool.AppendCertsFromPEM(raw) {
+		err = fmt.Errorf("%s has no certificate in PEM", path)
+	}
+	if err != nil {
+		return nil, &agent.Error{Code: agent.CodeInvalid, Message: "sync.ca cannot be used", Err: err, Fix: "name a PEM file with the authority's certificate"}
+	}
+	return pool, nil
+}
+
+// sync keeps the hub told, where there is one.
+func (a *app) sync(ctx context.Context, g *errgroup.Group, st *store.Store) error {
+	way := a.login
+	if a.withHub {
+		way = func() (login, error) { return a.startHub(ctx, g) }
+	}
+	l, err := way()
+	if err != nil {
+		return err
+	}
+	up, err := a.link(st, l)
+	if up == nil || err != nil {
+		return err
+	}
+	return up.Run(ctx)
+}
