@@ -23,7 +23,7 @@ ARGS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio models eval cover cross clean bench-peers
+.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio vuln benchstore models eval cover cross clean bench-peers
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
@@ -53,6 +53,12 @@ bench: setup build ## measure each stage of a match
 
 bench-api: setup build ## load a started agent, at api.parallel=2
 	@AGENT_FLAGS="--set api.parallel=2" cross/clients/agent.sh sh -c 'bin/postern bench api .cache/faces/obama.jpg .cache/faces/obama2.jpg --url $$API_URL --key $$API_KEY $(ARGS)'
+
+benchstore: setup build ## measure durable decisions, loading of templates, and encryption
+	@bin/postern bench store .cache/faces/obama.jpg $(ARGS)
+
+vuln: setup ## look for known vulnerabilities (VULNDB=address of the database)
+	@cross/vuln.sh
 
 lint: setup ## gofmt, go vet, staticcheck, shellcheck
 	@cross/lint.sh

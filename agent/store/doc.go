@@ -19,11 +19,20 @@
 //
 // After an error from writing or syncing a file, and after anything that shows a
 // damaged file, the Store refuses every further write until it is opened again:
-// the kernel may have dropped pages that bbolt takes as written. An agent that
-// cannot append a result must not act on the decision. Reads go on.
+// the kernel may have dropped pages that bbolt takes as written. Broken tells. An
+// agent that cannot append a result must not act on the decision. Reads go on. A
+// full disk is different: verbs fail until there is room, and nothing else.
 //
 // At 80 % of Options.MaxBytes verbs that add to a file are refused, while Ack
-// and the deleting verbs, which need free pages themselves, go on.
+// and the deleting verbs, which need free pages themselves, go on. Telemetry gives
+// way to results; results give way to nothing.
+//
+// # Damage
+//
+// With Options.Recover, Open verifies every page and takes a damaged file up a
+// ladder: the commit before the newest, the last good copy (Copy), an empty file
+// (recover.go). Without it such a file is reported and left as it is. Nothing is
+// ever deleted.
 //
 // # Caveats
 //
@@ -34,8 +43,6 @@
 //   - bbolt never gives space back to the file system, and a deleted record's
 //     bytes stay in the file until its page is reused. They are of no use: the
 //     key that opens them goes with the record.
-//   - A file that cannot be read is reported and left as it is. Nothing here
-//     repairs or deletes it.
 //   - The disk must honour fdatasync. On cards that do not, a power cut can lose
 //     the last moments; the hub sees that as a gap in Seq.
 package store

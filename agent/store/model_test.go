@@ -176,6 +176,7 @@ func (m *model) deleteSubject(t *rapid.T) {
 		t.Fatalf("%d templates deleted, want %d", n, len(m.byID[id]))
 	}
 	delete(m.subjects, id)
+	delete(m.failed, id)
 	delete(m.byID, id)
 }
 

@@ -88,6 +88,9 @@ func open(o Options, templates, results schema) (*Store, error) {
 			err = s.settleRecovery(d)
 		}
 	}
+	if err == nil && o.Recover {
+		err = s.setAside()
+	}
 	if err != nil {
 		s.Close() // the first error is the one that explains
 		return nil, err

@@ -86,7 +86,7 @@ picture, in the middle of a frame of 1280x720, as fast as it can.`,
 	cmd.Flags().IntVar(&size, "size", 250, "first cut both pictures to squares of this size around the face; 0 takes them as they are")
 	cmd.Flags().StringVar(&feed, "feed", "", "also start the agent before this video and measure memory, rate and the time to its first decision")
 	cmd.Flags().DurationVar(&watch, "watch", 20*time.Second, "how long to let it watch the video")
-	cmd.AddCommand(c.benchSearchCmd(), c.benchAPICmd())
+	cmd.AddCommand(c.benchSearchCmd(), c.benchAPICmd(), c.benchStoreCmd())
 	return cmd
 }
 
