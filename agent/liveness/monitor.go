@@ -43,9 +43,12 @@ func paused(a, b *agent.Trace) bool {
 	return a.Digest == b.Digest && (a.Seq == b.Seq || a.At.Equal(b.At))
 }
 
-// Signals measures everything, in a fixed order.
+// Signals measures everything, in a fixed order; nothing without a frame.
 func (m *Monitor) Signals() []agent.Signal {
 	ts := m.traces
+	if len(ts) == 0 {
+		return nil
+	}
 	return []agent.Signal{
 		Repeats(ts), Loop(ts), Still(ts), Cut(ts), Pattern(ts), Flicker(ts), m.parallax.signal(), Sheet(ts), Blinks(ts), Motion(ts),
 	}

@@ -167,8 +167,28 @@ func (e *Evidence) fuseLiveness(l agent.Liveness) {
 		l.Measured = l.Measured && e.liveness.Measured
 		l.Score = e.liveness.Score + (l.Score-e.liveness.Score)/n
 	}
-	l.Frames = e.used
+	l.Frames, l.Signals = e.used, keepWorst(e.liveness.Signals, l.Signals)
 	e.liveness = l
+}
+
+// keepWorst adds the signals of one more frame to those of the frames before: of each
+// name the first that says attack, else the first suspicious one. What a single frame
+// shows stays true of the presentation.
+func keepWorst(kept, more []agent.Signal) []agent.Signal {
+	for _, s := range more {
+		if s.Grade != agent.GradeAttack && s.Grade != agent.GradeSuspicious {
+			continue
+		}
+		i := slices.IndexFunc(kept, func(k agent.Signal) bool { return k.Name == s.Name })
+		switch {
+		case i < 0:
+			kept = append(slices.Clone(kept), s)
+		case s.Grade == agent.GradeAttack && kept[i].Grade != agent.GradeAttack:
+			kept = slices.Clone(kept)
+			kept[i] = s
+		}
+	}
+	return kept
 }
 
 // Live is where the liveness of the presentation stands now. Where the policy asks for
@@ -213,7 +233,7 @@ func (e *Evidence) Task() liveness.Task {
 // network's scores, lowered by what the frames together say.
 func (e *Evidence) Liveness() agent.Liveness {
 	l := e.liveness
-	l.Signals = e.monitor.Signals()
+	l.Signals = slices.Concat(l.Signals, e.monitor.Signals())
 	l.Score = liveness.Combine(l.Score, l.Signals)
 	if e.challenge != nil {
 		l.Challenge = string(e.challenge.State())
@@ -229,5 +249,5 @@ func (e *Evidence) Enough() bool { return e.used >= e.need }
 
 // Attacked reports whether a signal over several frames says attack.
 func (e *Evidence) Attacked() bool {
-	return slices.ContainsFunc(e.monitor.Signals(), func(s agent.Signal) bool { return s.Grade == agent.GradeAttack })
+	return slices.ContainsFunc(e.Liveness().Signals, func(s agent.Signal) bool { return s.Grade == agent.GradeAttack })
 }

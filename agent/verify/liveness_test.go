@@ -177,3 +177,28 @@ func lookup(t *testing.T, r *rig, ev *verify.Evidence) agent.Decision {
 	}
 	return d
 }
+
+// TestSignalsOfOneFrame: a sign of attack in any one frame stays with the presentation,
+// with traces of its frames and without.
+func TestSignalsOfOneFrame(t *testing.T) {
+	for _, at := range []int{0, 5, 11} {
+		for _, traced := range []bool{true, false} {
+			r := newRig(t, needsLiveness)
+			r.mustEnrol(t, "ada", person(0))
+			ev := r.NewEvidence("cam", 3)
+			for i := range 12 {
+				p := frameOf(i, 0, 1)
+				if !traced {
+					p.Trace = nil
+				}
+				grade := agent.GradeNormal
+				if i == at {
+					grade = agent.GradeAttack
+				}
+				p.Liveness.Signals = []agent.Signal{{Name: "of_one_frame", Grade: grade}}
+				ev.Add(&p)
+			}
+			checkDecision(t, lookup(t, r, ev), agent.Declined, agent.RiskFaceAttack)
+		}
+	}
+}

@@ -84,7 +84,7 @@ func start(t *testing.T, args ...string) *started {
 // waitFor polls a condition until a generous deadline.
 func waitFor(t *testing.T, ok func() bool, state func() string) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
