@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,7 +229,7 @@ func (f *Form) metadata(name string) json.RawMessage {
 
 // decode turns an upload into a picture; its fault is that of the field.
 func decode(field string, u Upload) (*agent.Frame, error) {
-	f, err := photo.Decode(strings.NewReader(string(u.Data)), u.Name, photo.Limits{MaxBytes: MaxImage, MaxPixels: MaxPixels})
+	f, err := photo.Decode(bytes.NewReader(u.Data), u.Name, photo.Limits{MaxBytes: MaxImage, MaxPixels: MaxPixels})
 	if err != nil {
 		faults := Fields{}
 		faults.Add(field, "Upload a valid image. "+sentence(err))
@@ -250,11 +251,11 @@ func sentence(err error) string {
 // accepts get here.
 func contentType(data []byte) string {
 	switch {
-	case strings.HasPrefix(string(data[:min(4, len(data))]), "\x89PNG"):
+	case bytes.HasPrefix(data, []byte("\x89PNG")):
 		return "image/png"
-	case strings.HasPrefix(string(data[:min(4, len(data))]), "RIFF"):
+	case bytes.HasPrefix(data, []byte("RIFF")):
 		return "image/webp"
-	case strings.HasPrefix(string(data[:min(2, len(data))]), "\xff\xd8"):
+	case bytes.HasPrefix(data, []byte("\xff\xd8")):
 		return "image/jpeg"
 	}
 	return "image/tiff"

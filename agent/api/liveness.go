@@ -122,7 +122,8 @@ func (s *Server) realLiveness(ctx context.Context, u Upload, threshold float64, 
 func judgeLiveness(p *agent.Probe, threshold float64, out *liveness) {
 	luminance := rounded(float64(p.Quality.Luminance), 2)
 	out.Luminance = &luminance
-	out.Quality = faceQuality(p)
+	quality := rounded(float64(p.Quality.Score), 2)
+	out.Quality = &quality
 	if len(p.Others) > 0 {
 		out.Warnings = append(out.Warnings, liveWarning(agent.RiskSeveralFaces, agent.LogWarning, nil))
 	}

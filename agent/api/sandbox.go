@@ -18,19 +18,19 @@ var sandboxScores = map[agent.Scenario]float64{
 
 var sandboxFace = imageBlock{Entities: []entity{{Box: [4]int{40, 40, 120, 120}, Confidence: 0.73}}}
 
-func (s *Server) sandboxDecode(ctx context.Context, fields map[string]Upload) error {
+// sandboxDecode refuses what is no picture, as a live key would.
+func (s *Server) sandboxDecode(ctx context.Context, field string, u Upload) error {
 	return s.gate.work(ctx, func() error {
-		for name, u := range fields {
-			if _, err := decode(name, u); err != nil {
-				return err
-			}
-		}
-		return nil
+		_, err := decode(field, u)
+		return err
 	})
 }
 
 func (s *Server) sandboxMatch(ctx context.Context, m matchRequest, out *faceMatch) error {
-	if err := s.sandboxDecode(ctx, map[string]Upload{m.userField: m.user, m.refField: m.ref}); err != nil {
+	if err := s.sandboxDecode(ctx, m.refField, m.ref); err != nil {
+		return err
+	}
+	if err := s.sandboxDecode(ctx, m.userField, m.user); err != nil {
 		return err
 	}
 	*out = faceMatch{Status: agent.Declined, UserImage: sandboxFace, RefImage: sandboxFace, Warnings: []Warning{}}
@@ -56,7 +56,7 @@ func (s *Server) sandboxMatch(ctx context.Context, m matchRequest, out *faceMatc
 }
 
 func (s *Server) sandboxLiveness(ctx context.Context, u Upload, threshold float64, sc agent.Scenario, out *liveness) error {
-	if err := s.sandboxDecode(ctx, map[string]Upload{"user_image": u}); err != nil {
+	if err := s.sandboxDecode(ctx, "user_image", u); err != nil {
 		return err
 	}
 	if sc == agent.ScenarioDeclineNoFace {
@@ -83,7 +83,7 @@ func (s *Server) sandboxLiveness(ctx context.Context, u Upload, threshold float6
 }
 
 func (s *Server) sandboxSearch(ctx context.Context, u Upload, sc agent.Scenario, out *faceSearch) error {
-	if err := s.sandboxDecode(ctx, map[string]Upload{"user_image": u}); err != nil {
+	if err := s.sandboxDecode(ctx, "user_image", u); err != nil {
 		return err
 	}
 	if sc == agent.ScenarioDeclineNoFace {

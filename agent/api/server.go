@@ -118,6 +118,7 @@ func (s *Server) Handler() http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		ctx, cancel := context.WithTimeout(r.Context(), s.Timeout)
 		defer cancel()
+		defer limitWrites(w, s.Timeout)()
 		defer s.observe(rec, r, id, start)
 		defer s.recover(rec)
 		r = r.WithContext(ctx)
@@ -130,6 +131,17 @@ func (s *Server) Handler() http.Handler {
 		}
 		mux.ServeHTTP(rec, r)
 	})
+}
+
+// limitWrites bounds the time of the whole answer, so that a client that does not read
+// it is let go. The connection's next request is free of the limit: it may be a stream
+// of the page beside the API.
+func limitWrites(w http.ResponseWriter, d time.Duration) (lift func()) {
+	rc := http.NewResponseController(w)
+	if rc.SetWriteDeadline(time.Now().Add(2*d)) != nil {
+		return func() {} // no connection, as in a test
+	}
+	return func() { rc.SetWriteDeadline(time.Time{}) }
 }
 
 // clean reports whether the mux would serve the path as it is, without redirecting.

@@ -22,7 +22,10 @@ func (s *Store) CreateAPIKey(k agent.APIKey) (agent.APIKey, error) {
 			return coded(agent.CodeConflict, "there is an API key %q already", k.ID)
 		}
 		k.CreatedAt = s.now()
-		return s.putKey(tx, &k)
+		if err := s.putKey(tx, &k); err != nil {
+			return err
+		}
+		return s.audit(tx, agent.AuditEvent{Action: agent.AuditConfigure, Detail: map[string]string{"api_key": k.ID, "change": "created"}})
 	})
 	return k, err
 }
@@ -80,7 +83,10 @@ func (s *Store) RevokeAPIKey(id string) (agent.APIKey, error) {
 			return err
 		}
 		k.RevokedAt = s.now()
-		return s.putKey(tx, &k)
+		if err := s.putKey(tx, &k); err != nil {
+			return err
+		}
+		return s.audit(tx, agent.AuditEvent{Action: agent.AuditConfigure, Detail: map[string]string{"api_key": k.ID, "change": "revoked"}})
 	})
 	return k, err
 }

@@ -54,7 +54,7 @@ func (c *cli) keysCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if k, err = c.keyStore(cmd.Context(), keyRequest{Create: &k}); err != nil {
+			if k, err = c.oneKey(cmd.Context(), keyRequest{Create: &k}); err != nil {
 				return err
 			}
 			return c.print(newKey{publicKey(k), token}, fmt.Sprintf("%s\n", token)+
@@ -151,7 +151,7 @@ func (c *cli) keysList() *cobra.Command {
 		Short: "List the keys; the secrets are not kept",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			keys, err := c.keyList(cmd.Context())
+			keys, err := on(cmd.Context(), c, opKeys, keyRequest{})
 			if err != nil {
 				return err
 			}
@@ -176,7 +176,7 @@ func (c *cli) keysRevoke() *cobra.Command {
 		Short: "Take a key out of force; at once, and for good",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			k, err := c.keyStore(cmd.Context(), keyRequest{Revoke: a[0]})
+			k, err := c.oneKey(cmd.Context(), keyRequest{Revoke: a[0]})
 			if err != nil {
 				return err
 			}
@@ -185,16 +185,31 @@ func (c *cli) keysRevoke() *cobra.Command {
 	}
 }
 
-// keyStore makes or revokes a key in the data folder, or through the agent that holds
-// it.
-func (c *cli) keyStore(ctx context.Context, q keyRequest) (agent.APIKey, error) {
-	keys, err := c.keyWork(ctx, q)
-	if err != nil || len(keys) != 1 {
+// keyRequest is what is to be done about keys; the zero value lists them.
+type keyRequest struct {
+	Create *agent.APIKey `json:"create,omitempty"`
+	Revoke string        `json:"revoke,omitempty"`
+}
+
+var opKeys = operation[keyRequest, []agent.APIKey]{"keys", func(_ context.Context, h held, q keyRequest) ([]agent.APIKey, error) {
+	var k agent.APIKey
+	var err error
+	switch {
+	case q.Create != nil:
+		k, err = h.st.CreateAPIKey(*q.Create)
+	case q.Revoke != "":
+		k, err = h.st.RevokeAPIKey(q.Revoke)
+	default:
+		return h.st.APIKeys()
+	}
+	return []agent.APIKey{k}, err
+}}
+
+// oneKey makes or revokes a key in the data folder, or through the agent that holds it.
+func (c *cli) oneKey(ctx context.Context, q keyRequest) (agent.APIKey, error) {
+	keys, err := on(ctx, c, opKeys, q)
+	if err != nil {
 		return agent.APIKey{}, err
 	}
 	return keys[0], nil
-}
-
-func (c *cli) keyList(ctx context.Context) ([]agent.APIKey, error) {
-	return c.keyWork(ctx, keyRequest{})
 }

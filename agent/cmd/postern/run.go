@@ -107,8 +107,6 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	w.Publish = page.Publish
 	a.log.Info("agent started", "device", a.cfg.Device, "data", a.cfg.Data, "camera", a.cfg.Camera.Source, "subjects", svc.Enrolled(),
 		"model", b.set.Embedder.Manifest.ID, "identify", a.cfg.Identify.Enabled)
-	fmt.Fprintf(a.out, "postern is running: open http://%s/ (Ctrl-C stops it)\n", l.Addr())
-
 	seen := page.Healthy
 	if cam == frameSource(noCamera{}) {
 		seen = func() error { return nil }
@@ -121,15 +119,17 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	if err != nil {
 		return err
 	}
-	scheme := "http://"
-	if a.cfg.HTTP.TLSCert != "" {
-		scheme = "https://"
+	address := a.scheme() + l.Addr().String()
+	cs.deliverer.Links = server.WebhookLinks(address)
+	control, err := a.listenControl()
+	if err != nil {
+		return err
 	}
-	cs.deliverer.Links = server.WebhookLinks(scheme + l.Addr().String())
+	fmt.Fprintf(a.out, "postern is running: open %s/ (Ctrl-C stops it)\n", address)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.sync(ctx, g, st) })
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
-	g.Go(func() error { return serveControl(ctx, held{a.cfg, st, svc, a.log}) })
+	g.Go(func() error { return serveControl(ctx, control, held{a.cfg, st, svc, a.log}) })
 	g.Go(func() error { return a.watch(ctx, w) })
 	g.Go(func() error { return cs.flow.Run(ctx) })
 	g.Go(func() error { return cs.deliverer.Run(ctx) })
@@ -137,6 +137,14 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	err = g.Wait()
 	a.log.Info("agent stopped", "err", err)
 	return err
+}
+
+// scheme starts the address of page and API.
+func (a *app) scheme() string {
+	if a.cfg.HTTP.TLSCert != "" {
+		return "https://"
+	}
+	return "http://"
 }
 
 // listen serves page and API together.
