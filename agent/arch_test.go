@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"agent/keys":           {"agent"},
 	"agent/store":          {"agent", "agent/cases", "agent/keys", "agent/retention", "agent/throttle", "github.com/google/uuid", "go.etcd.io/bbolt/...", "golang.org/x/sys/unix"},
 	"agent/kiosk":          {"agent", "agent/verify", "agent/watch"},
-	"agent/api":            {"agent", "agent/cases", "agent/photo", "github.com/google/uuid", "github.com/prometheus/client_golang/...", "go.yaml.in/yaml/v3"},
+	"agent/api":            {"agent", "agent/cases", "agent/decide", "agent/photo", "github.com/google/uuid", "github.com/prometheus/client_golang/...", "go.yaml.in/yaml/v3"},
 	"agent/cmd":            {"..."},
 	"agent/liveness":       {"agent"},
 	"inference":            {"agent", "agent/liveness", "models"},

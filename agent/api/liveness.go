@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"postern/agent"
+	"postern/agent/decide"
 )
 
 // liveness is the block of a passive liveness check.
@@ -21,9 +22,6 @@ type liveness struct {
 // The risks of liveness and of screening.
 const (
 	riskNoFace         agent.Risk = "NO_FACE_DETECTED"
-	riskLowLiveness    agent.Risk = "LOW_LIVENESS_SCORE"
-	riskNotMeasured    agent.Risk = "LIVENESS_NOT_COMPUTED"
-	riskAttack         agent.Risk = "LIVENESS_FACE_ATTACK"
 	riskBlocklist      agent.Risk = "FACE_IN_BLOCKLIST"
 	riskMaybeBlocklist agent.Risk = "POSSIBLE_FACE_IN_BLOCKLIST"
 	riskDuplicate      agent.Risk = "DUPLICATED_FACE"
@@ -32,9 +30,8 @@ const (
 
 var riskTexts = map[agent.Risk][2]string{
 	riskNoFace:             {"No face detected", "No face was found in the picture."},
-	riskLowLiveness:        {"Low liveness score", "The liveness score is at or below the threshold, so the picture may not show a person who is present."},
-	riskNotMeasured:        {"Liveness not computed", "Liveness could not be measured, so the picture is not accepted."},
-	riskAttack:             {"Liveness attack", "The picture looks like a presentation attack: a print, a screen or a mask."},
+	agent.RiskLowLiveness:  {"Low liveness score", "The liveness score is at or below the threshold, so the picture may not show a person who is present."},
+	agent.RiskFaceAttack:   {"Liveness attack", "The picture looks like a presentation attack: a print, a screen or a mask."},
 	riskBlocklist:          {"Face in blocklist", "The face matches one in the blocklist."},
 	riskMaybeBlocklist:     {"Possible face in blocklist", "The face resembles one in the blocklist."},
 	riskDuplicate:          {"Duplicated face", "The face matches one of another person's session."},
@@ -127,21 +124,14 @@ func judgeLiveness(p *agent.Probe, threshold float64, out *liveness) {
 	if len(p.Others) > 0 {
 		out.Warnings = append(out.Warnings, liveWarning(agent.RiskSeveralFaces, agent.LogWarning, nil))
 	}
-	live := p.Liveness
-	for _, sig := range live.Signals {
-		if sig.Grade == agent.GradeAttack {
-			out.Warnings = append(out.Warnings, liveWarning(riskAttack, agent.LogError, nil))
-			break
-		}
+	check, ws := decide.Live(decide.Capture{Liveness: p.Liveness, Policy: decide.LivenessPolicy{
+		Thresholds: agent.Thresholds{Review: threshold, Decline: threshold}}})
+	if check.Measured {
+		score := rounded(check.Score, 2)
+		out.Score = &score
 	}
-	if !live.Measured {
-		out.Warnings = append(out.Warnings, liveWarning(riskNotMeasured, agent.LogError, nil))
-		return
-	}
-	score := rounded(live.Score, 2)
-	out.Score = &score
-	if !(score > threshold) {
-		out.Warnings = append(out.Warnings, liveWarning(riskLowLiveness, agent.LogError, nil))
+	for _, w := range ws {
+		out.Warnings = append(out.Warnings, Warning{Risk: w.Risk, Feature: w.Feature, LogType: w.LogType, Short: w.Short, Long: w.Long})
 	}
 }
 

@@ -67,13 +67,13 @@ func (s *Server) sandboxLiveness(ctx context.Context, u Upload, threshold float6
 	switch sc {
 	case agent.ScenarioDeclineAttack:
 		score = 3
-		out.Warnings = append(out.Warnings, liveWarning(riskAttack, agent.LogError, nil))
+		out.Warnings = append(out.Warnings, liveWarning(agent.RiskFaceAttack, agent.LogError, nil))
 	case agent.ScenarioDeclineLowLiveness:
 		score = 0
 	}
 	out.UserImage, out.Score, out.Quality, out.Luminance = sandboxFace, &score, &quality, &luminance
 	if !(score > threshold) {
-		out.Warnings = append(out.Warnings, liveWarning(riskLowLiveness, agent.LogError, nil))
+		out.Warnings = append(out.Warnings, liveWarning(agent.RiskLowLiveness, agent.LogError, nil))
 	}
 	if m := sandboxMatchOf(sc); m != nil {
 		out.Warnings = append(out.Warnings, screenWarnings([]Match{*m})...)

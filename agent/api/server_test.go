@@ -322,6 +322,7 @@ func TestLiveness(t *testing.T) {
 		"not measured": {agent.Liveness{}, "Declined", "LIVENESS_NOT_COMPUTED", nil},
 		"alive":        {agent.Liveness{Measured: true, Score: 95}, "Approved", "", 95.0},
 		"at the limit": {agent.Liveness{Measured: true, Score: 30}, "Declined", "LOW_LIVENESS_SCORE", 30.0},
+		"nonsense":     {agent.Liveness{Measured: true, Score: 400}, "Declined", "LIVENESS_NOT_COMPUTED", nil},
 		"attack": {agent.Liveness{Measured: true, Score: 80, Signals: []agent.Signal{{Name: "x", Grade: agent.GradeAttack}}},
 			"Declined", "LIVENESS_FACE_ATTACK", 80.0},
 	} {
