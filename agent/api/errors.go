@@ -75,6 +75,7 @@ var statusOf = map[agent.Code]int{
 	agent.CodeQuality:     http.StatusBadRequest,
 	agent.CodeUnavailable: http.StatusServiceUnavailable,
 	agent.CodeLocked:      http.StatusServiceUnavailable,
+	agent.CodeThrottled:   http.StatusTooManyRequests,
 	agent.CodeStorage:     http.StatusServiceUnavailable,
 	agent.CodeInternal:    http.StatusInternalServerError,
 }
@@ -111,7 +112,9 @@ func answerFor(err error) *Error {
 		return &Error{Status: status, Body: map[string]string{"detail": "The service cannot answer now."}, RetryAfter: 5 * time.Second}
 	default:
 		public := agent.Error{Message: d.Message, Fix: d.Fix}
-		return Detail(status, public.Error())
+		out := Detail(status, public.Error())
+		out.RetryAfter = d.RetryAfter
+		return out
 	}
 }
 

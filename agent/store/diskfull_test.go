@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,6 +100,7 @@ func diskSteps() []diskStep {
 		{"erase", func(s *Store) error { _, _, err := s.Erase("s2", "test"); return err }, there("s2", false)},
 		{"rotate", func(s *Store) error { _, err := s.Rotate(LevelOwners, "test"); return err }, nil},
 		{"compact", func(s *Store) error { return s.Compact() }, nil},
+		{"backup", func(s *Store) error { _, err := s.Backup(io.Discard, "test"); return err }, nil},
 		{"copy", func(s *Store) error { _, err := s.Copy(); return err }, nil},
 		{"sweep", func(s *Store) error { _, err := s.Sweep(context.Background(), Sweeping{}); return err }, nil},
 		{"hold", func(s *Store) error {
