@@ -3,7 +3,6 @@ package cases
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -408,25 +407,25 @@ func ParseMetadata(field string, raw json.RawMessage) (json.RawMessage, error) {
 	if err := json.Compact(&out, raw); err != nil {
 		return nil, Wrong(field, "Value must be valid JSON.")
 	}
-	if err := depth(out.Bytes(), 32); err != nil {
-		return nil, Wrong(field, "%s", err)
+	if fault := faultOf(out.Bytes(), 32); fault != "" {
+		return nil, Wrong(field, "%s", fault)
 	}
 	return out.Bytes(), nil
 }
 
-// depth refuses values that readers elsewhere cannot take: nested too deeply, or with
-// a number beyond what a double holds.
-func depth(raw []byte, most int) error {
+// faultOf says what readers elsewhere could not take about a value, or "": that it is
+// nested too deeply, or has a number beyond what a double holds.
+func faultOf(raw []byte, most int) string {
 	d, n := json.NewDecoder(bytes.NewReader(raw)), 0
 	d.UseNumber()
 	for {
 		t, err := d.Token()
 		if err != nil {
-			return nil // the end: it is valid JSON already
+			return "" // the end: it is valid JSON already
 		}
 		if v, ok := t.(json.Number); ok {
 			if _, err := v.Float64(); err != nil {
-				return errors.New("A number is out of range.")
+				return "A number is out of range."
 			}
 		}
 		switch t {
@@ -436,7 +435,7 @@ func depth(raw []byte, most int) error {
 			n--
 		}
 		if n > most {
-			return errors.New("Value is nested too deeply.")
+			return "Value is nested too deeply."
 		}
 	}
 }

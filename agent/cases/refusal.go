@@ -63,7 +63,3 @@ func Wrong(field, format string, args ...any) error {
 func detail(format string, args ...any) error {
 	return &Refusal{Form: Detail, Message: fmt.Sprintf(format, args...)}
 }
-
-func notFound(what string) error {
-	return &agent.Error{Code: agent.CodeNotFound, Message: what}
-}

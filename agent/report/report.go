@@ -202,7 +202,14 @@ func (p *page) faces(st *cases.StepState) {
 		p.AddPage()
 	}
 	top := p.GetY()
-	for _, f := range []struct{ id, caption string }{{st.Source, "Reference"}, {st.Target, "Capture"}} {
+	captions := [2]string{"Reference", "Capture"}
+	if st.Feature == cases.IDVerification {
+		captions = [2]string{"Portrait", "Document"}
+	}
+	for i, f := range []struct{ id, caption string }{{st.Source, captions[0]}, {st.Target, captions[1]}} {
+		if i == 1 && f.id == st.Source {
+			continue // one picture is shown once
+		}
 		if f.id == "" || !p.picture(f.id, x, top) {
 			continue
 		}

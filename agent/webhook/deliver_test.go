@@ -41,9 +41,8 @@ func TestPublicAddresses(t *testing.T) {
 
 // memory is a queue of one destination.
 type memory struct {
-	mu   sync.Mutex // guards due
-	due  cases.Due
-	once bool
+	mu  sync.Mutex // guards due
+	due cases.Due
 }
 
 func (m *memory) DueDeliveries(now time.Time, busy map[string]bool, limit int) ([]cases.Due, time.Time, error) {
