@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"agent/webhook":        {"agent", "agent/cases"},
 	"agent/report":         {"agent", "agent/cases", "codeberg.org/go-pdf/fpdf", "golang.org/x/image/..."},
 	"agent/keys":           {"agent"},
+	"agent/envelope":       {"agent", "filippo.io/age"},
 	"agent/store":          {"agent", "agent/cases", "agent/keys", "agent/retention", "agent/throttle", "github.com/google/uuid", "go.etcd.io/bbolt/...", "golang.org/x/sys/unix"},
 	"agent/kiosk":          {"agent", "agent/verify", "agent/watch"},
 	"agent/api":            {"agent", "agent/cases", "agent/decide", "agent/photo", "github.com/google/uuid", "github.com/prometheus/client_golang/...", "go.yaml.in/yaml/v3"},

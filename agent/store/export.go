@@ -63,10 +63,7 @@ func (s *Store) Export(w io.Writer, ids []string, actor string) (Transfer, error
 			return out, err
 		}
 	}
-	enc := json.NewEncoder(w)
-	if err := enc.Encode(exportHead{exportFormat, s.opts.Device, s.now()}); err != nil {
-		return out, err
-	}
+	take := []agent.Subject{}
 	for _, id := range ids {
 		sub, err := s.Subject(id)
 		if err != nil {
@@ -76,10 +73,20 @@ func (s *Store) Export(w io.Writer, ids []string, actor string) (Transfer, error
 			out.Refused = append(out.Refused, Refused{id, "no consent that holds is recorded"})
 			continue
 		}
+		take = append(take, sub)
+	}
+	if len(take) == 0 {
+		return out, coded(agent.CodeNotFound, "nobody is enrolled here with a consent that holds, so nobody can be exported")
+	}
+	enc := json.NewEncoder(w)
+	if err := enc.Encode(exportHead{exportFormat, s.opts.Device, s.now()}); err != nil {
+		return out, err
+	}
+	for _, sub := range take {
 		if err := s.exportOne(enc, sub, actor); err != nil {
 			return out, err
 		}
-		out.Taken = append(out.Taken, id)
+		out.Taken = append(out.Taken, sub.ID)
 	}
 	return out, nil
 }

@@ -206,10 +206,14 @@ func (r records) Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []a
 }
 
 func (c *cli) openStore(cfg config.Config, log *slog.Logger) (*store.Store, error) {
+	return store.Open(c.storeOptions(cfg, log))
+}
+
+func (c *cli) storeOptions(cfg config.Config, log *slog.Logger) store.Options {
 	root := c.rootKey(cfg)
-	return store.Open(store.Options{Recover: c.recover, MaxBytes: cfg.Store.MaxBytes, Dir: cfg.Data, Device: cfg.Device, Tenant: cfg.Tenant, Log: log.With("part", "store"),
+	return store.Options{Recover: c.recover, MaxBytes: cfg.Store.MaxBytes, Dir: cfg.Data, Device: cfg.Device, Tenant: cfg.Tenant, Log: log.With("part", "store"),
 		Root: func(existing bool) (store.Root, error) { return root.Open(existing) }, AdoptPlain: cfg.Keys.AdoptPlain,
-		Witness: cfg.KeyDir(), Actor: actor(), RequireConsent: cfg.Enrol.RequireConsent})
+		Witness: cfg.KeyDir(), Actor: actor(), RequireConsent: cfg.Enrol.RequireConsent}
 }
 
 // actor names who runs this process, for the audit log.

@@ -4,12 +4,19 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"postern/agent"
+	"postern/agent/envelope"
+	"postern/agent/keys"
 	"postern/agent/store"
 )
 
@@ -171,5 +178,160 @@ func TestNewRoot(t *testing.T) {
 	}
 	if code := execute(context.Background(), args, nil, nil, &out, &errw); code != exitUnavailable {
 		t.Errorf("without the credential: exit %d", code)
+	}
+}
+
+// TestBackupOfRunningAgent takes a backup while the agent serves, restores it, and
+// moves an enrolment to another device.
+func TestBackupOfRunningAgent(t *testing.T) {
+	data, dir := shortDir(t), t.TempDir()
+	for id, picture := range map[string]string{"b44": "obama.jpg", "b46": "biden.jpg"} {
+		if a := postern(t, "enroll", id, face(t, picture), "--data", data); a.code != 0 {
+			t.Fatalf("exit %d: %s", a.code, a.err)
+		}
+	}
+	secret, recipient, err := envelope.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, file, export := filepath.Join(dir, "identity"), filepath.Join(dir, "backup.age"), filepath.Join(dir, "export.age")
+	if err := os.WriteFile(identity, []byte(secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, append(cameraOf(t, "biden.jpg"), "--data", data)...)
+	waitFor(t, func() bool { _, err := os.Stat(filepath.Join(data, controlSocket)); return err == nil }, s.out.String)
+	if a := postern(t, "backup", file, "--recipient", recipient, "--data", data); a.code != 0 {
+		t.Fatalf("exit %d: %s", a.code, a.err)
+	}
+	if a := postern(t, "backup", file, "--recipient", "age1x", "--data", data); a.code != exitInvalid {
+		t.Errorf("exit %d: %s", a.code, a.err)
+	}
+	if a := postern(t, "export", export, "b44", "--recipient", recipient, "--data", data); a.code != 0 {
+		t.Errorf("exit %d: %s", a.code, a.err)
+	}
+	if a := postern(t, "export", export, "nobody", "--recipient", recipient, "--data", data); a.code != exitNotFound {
+		t.Errorf("exit %d: %s", a.code, a.err)
+	}
+	if a := postern(t, "restore", file, "--identity", identity, "--data", data); a.code != exitLocked {
+		t.Errorf("restored under a running agent: exit %d: %s", a.code, a.err)
+	}
+	s.stop()
+	if a := postern(t, "erase", "b44", "--data", data); a.code != 0 {
+		t.Fatalf("exit %d: %s", a.code, a.err)
+	}
+	if a := postern(t, "restore", file, "--data", data); a.code != exitInvalid {
+		t.Errorf("restored without an identity: exit %d", a.code)
+	}
+	r := decode[store.Restored](t, postern(t, "restore", file, "--identity", identity, "--data", data, "--json"))
+	if r.ErasedAgain != 1 || r.Subjects != 2 || !r.Confirmed {
+		t.Errorf("%+v", r)
+	}
+	if a := postern(t, "subjects", "show", "b44", "--data", data); a.code != exitNotFound {
+		t.Errorf("an erased person is back: exit %d: %s", a.code, a.out)
+	}
+	unlock := func(data string) { // after a restore the counting of failed attempts begins with a wait
+		if a := postern(t, "throttle", "unlock", "--device", "--data", data); a.code != 0 {
+			t.Errorf("exit %d: %s", a.code, a.err)
+		}
+	}
+	unlock(data)
+	if a := postern(t, "verify", "b46", "--image", face(t, "biden.jpg"), "--data", data); a.code != exitApproved {
+		t.Errorf("exit %d: %s%s", a.code, a.out, a.err)
+	}
+	if a := postern(t, "import", export, "--identity", identity, "--data", data); a.code != exitConflict || !strings.Contains(a.out, "was erased") {
+		t.Errorf("an erased person was imported: exit %d: %s%s", a.code, a.out, a.err)
+	}
+	other := filepath.Join(dir, "other")
+	if a := postern(t, "import", export, "--identity", identity, "--data", other); a.code != 0 {
+		t.Fatalf("exit %d: %s%s", a.code, a.out, a.err)
+	}
+	if a := postern(t, "verify", "b44", "--image", face(t, "obama2.jpg"), "--data", other); a.code != exitApproved {
+		t.Errorf("exit %d: %s%s", a.code, a.out, a.err)
+	}
+	elsewhere := filepath.Join(dir, "elsewhere")
+	if a := postern(t, "restore", file, "--identity", identity, "--data", elsewhere); a.code != 0 || !strings.Contains(a.out, "NOBODY IS COMPARED") {
+		t.Fatalf("exit %d: %s%s", a.code, a.out, a.err)
+	}
+	unlock(elsewhere)
+	if a := postern(t, "verify", "b46", "--image", face(t, "biden.jpg"), "--data", elsewhere); a.code != exitDeclined {
+		t.Errorf("compared before it was confirmed: exit %d: %s%s", a.code, a.out, a.err)
+	}
+	if a := postern(t, "restore", "--confirm", "--data", elsewhere); a.code != 0 {
+		t.Errorf("exit %d: %s", a.code, a.err)
+	}
+	if a := postern(t, "verify", "b46", "--image", face(t, "biden.jpg"), "--data", elsewhere); a.code != exitApproved {
+		t.Errorf("exit %d: %s%s", a.code, a.out, a.err)
+	}
+}
+
+// TestNothingBiometricIsTold: what the program logs and prints about enrolled people
+// holds no part of a template.
+func TestNothingBiometricIsTold(t *testing.T) {
+	data := shortDir(t)
+	var all strings.Builder
+	say := func(a answer) { all.WriteString(a.out + a.err) }
+	say(postern(t, "enroll", "b44", face(t, "obama.jpg"), "--data", data, "--json", "-v"))
+	say(postern(t, "subjects", "show", "b44", "--data", data, "--json", "-v"))
+	say(postern(t, "verify", "b44", "--image", face(t, "obama2.jpg"), "--data", data, "--json", "-v"))
+	say(postern(t, "audit", "list", "--data", data, "--json"))
+	s := start(t, append(cameraOf(t, "obama2.jpg"), "--data", data, "-v")...)
+	waitFor(t, func() bool { return strings.Contains(s.out.String(), "agent started") }, s.out.String)
+	for _, path := range []string{"metrics", "system/healthcheck", "debug/pprof/", "debug/pprof/heap", "debug/vars"} {
+		code, body := get(t, s.url+path)
+		if strings.HasPrefix(path, "debug") && code == 200 {
+			t.Errorf("%s is served", path)
+		}
+		all.WriteString(body)
+	}
+	s.stop()
+	all.WriteString(s.out.String())
+	m := &storeReader{}
+	for _, e := range m.embeddings(t, data) {
+		for _, f := range e {
+			for _, text := range []string{strconv.FormatFloat(float64(f), 'g', -1, 32), strconv.FormatFloat(float64(f), 'g', -1, 64)} {
+				if len(text) > 8 && strings.Contains(all.String(), text) {
+					t.Fatalf("a value of a template was told: %s", text)
+				}
+			}
+		}
+	}
+}
+
+// storeReader reads what is enrolled past the program.
+type storeReader struct{}
+
+func (*storeReader) embeddings(t *testing.T, data string) (out []agent.Embedding) {
+	t.Helper()
+	root := keys.Options{Kind: keys.File, Dir: data + ".keys"}
+	st, err := store.Open(store.Options{Dir: data, Device: "test", Root: func(e bool) (store.Root, error) { return root.Open(e) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if err := st.EachTemplate("", func(tp agent.Template) error { out = append(out, tp.Embedding); return nil }); err != nil || len(out) == 0 {
+		t.Fatalf("%d templates: %v", len(out), err)
+	}
+	return out
+}
+
+// TestNoCoreDumps: a crash of the running agent leaves no memory on the disk.
+func TestNoCoreDumps(t *testing.T) {
+	if os.Getenv("POSTERN_HARDEN") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=TestNoCoreDumps")
+		cmd.Env = append(os.Environ(), "POSTERN_HARDEN=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return
+	}
+	if err := noCoreDumps(); err != nil {
+		t.Fatal(err)
+	}
+	var lim syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_CORE, &lim); err != nil || lim.Cur != 0 || lim.Max != 0 {
+		t.Errorf("core dumps of %d bytes: %v", lim.Cur, err)
+	}
+	if v, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || v != 0 {
+		t.Errorf("dumpable %d: %v", v, err)
 	}
 }

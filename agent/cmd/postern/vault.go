@@ -171,7 +171,8 @@ func (a *app) safely(st *store.Store) {
 
 // offers are the operations of a running agent.
 func offers() []controlled {
-	return []controlled{opVaultStatus, opVaultRotate, opVaultCompact, opErase, opConsent, opAuditList, opAuditVerify, opAuditCheckpoint, opKeys}
+	return []controlled{opVaultStatus, opVaultRotate, opVaultCompact, opErase, opConsent, opAuditList, opAuditVerify, opAuditCheckpoint, opKeys,
+		opBackup, opExport}
 }
 
 func joined(lines []string) string { return strings.Join(lines, "\n") + "\n" }
