@@ -59,8 +59,8 @@ type Hub struct {
 
 // KeyStore says where the root key is, which opens all stored records.
 type KeyStore struct {
-	Root        string        `yaml:"root"`         // file, credential (systemd) or tpm
-	Dir         string        `yaml:"dir"`          // folder of the key file or the sealed key; empty: the data folder's name and ".keys"
+	Root        string        `yaml:"root"`         // file or credential (systemd)
+	Dir         string        `yaml:"dir"`          // folder of the key file, the erasures and the checkpoints; empty: the data folder's name and ".keys"
 	RotateEvery time.Duration `yaml:"rotate_every"` // age at which a running agent rotates the store keys; 0: never
 	PurgeAfter  time.Duration `yaml:"purge_after"`  // and how long after an erasure at the latest
 	AdoptPlain  bool          `yaml:"adopt_plain"`  // encrypt the unencrypted records of an old data folder under a root key that is not new

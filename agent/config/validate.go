@@ -53,7 +53,7 @@ func (c Config) choices() error {
 		allowed    []string
 	}{
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
-		{"keys.root", c.Keys.Root, []string{"file", "credential", "tpm"}},
+		{"keys.root", c.Keys.Root, []string{"file", "credential"}},
 		{"inference.profile", c.Inference.Profile, []string{"accurate", "fast"}},
 		{"log.format", c.Log.Format, []string{"text", "json"}},
 		{"camera.kind", c.Camera.Kind, []string{"", "device", "url", "file", "folder"}},

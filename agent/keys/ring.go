@@ -29,8 +29,8 @@ const (
 	maxRingKeys = 8
 )
 
-// entry is one root key. For a TPM, blob is the sealed secret; for the other
-// kinds blob and secret are the same.
+// entry is one root key. blob is what stands in the ring's text: the secret, or
+// what a source has made of it.
 type entry struct {
 	id     [idSize]byte
 	made   time.Time

@@ -18,16 +18,14 @@ import (
 const (
 	File       = "file"
 	Credential = "credential"
-	TPM        = "tpm"
 )
 
 // Options say where the root key comes from.
 type Options struct {
-	Kind string // File, Credential or TPM
-	Dir  string // folder of the key file or the sealed key
+	Kind string // File or Credential
+	Dir  string // folder of the key file
 
 	CredentialsDir string // Credential: $CREDENTIALS_DIRECTORY of the service
-	Device         string // TPM: its device node; default /dev/tpmrm0
 
 	Now  func() time.Time // default time.Now
 	Rand io.Reader        // default crypto/rand
@@ -314,5 +312,5 @@ func (o Options) source() (source, error) {
 		return credentialSource{dir: o.CredentialsDir}, nil
 	}
 	return nil, &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("%q is not a kind of root key", o.Kind),
-		Fix: "set keys.root to file, credential or tpm"}
+		Fix: "set keys.root to file or credential"}
 }
