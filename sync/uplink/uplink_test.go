@@ -82,9 +82,8 @@ func (o *outbox) add(n int) {
 
 // peer is the other side: it notes rows and acknowledges as it is told.
 type peer struct {
-	tb  testing.TB
-	bus *bus.Client
-	up  *uplink.Uplink
+	tb testing.TB
+	up *uplink.Uplink
 
 	mu      sync.Mutex
 	seen    map[uint64]int

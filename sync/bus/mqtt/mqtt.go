@@ -286,8 +286,8 @@ func (s *session) Done() <-chan struct{} { return s.ctx.Done() }
 // Err implements bus.Session.
 func (s *session) Err() error { return context.Cause(s.ctx) }
 
-// closing is the cause of a session that was closed from this side.
-var closing = errors.New("closed")
+// errClosing is the cause of a session that was closed from this side.
+var errClosing = errors.New("closed")
 
 // Close implements bus.Session. A client that is not told to disconnect would keep
 // its goroutines.
@@ -309,7 +309,7 @@ func (s *session) Close(polite bool) {
 func (s *session) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.end(closing)
+	s.end(errClosing)
 	if s.conn != nil {
 		s.conn.Close()
 	}
