@@ -376,7 +376,10 @@ func childHooks(dir string) error {
 }
 
 func TestWorkflowVersions(t *testing.T) {
-	s := mustOpen(t, testOptions(t))
+	// The list is ordered by the time in the ids: two workflows of one millisecond have none.
+	o, now := testOptions(t), time.Now()
+	o.Now = func() time.Time { now = now.Add(time.Millisecond); return now }
+	s := mustOpen(t, o)
 	w, err := s.PutWorkflow(cases.Workflow{Status: cases.Draft, Default: true})
 	must(t, err)
 	_, err = s.PublishedWorkflow(w.GroupID)
