@@ -85,8 +85,10 @@ func (l QualityLimits) turn(q Quality) []Finding {
 //
 // The ends lie at or beyond the worst and the best of the development faces, so that a
 // good portrait of another framing is not worth nothing. The weights were chosen there, so that leaving out the worst pairs lowers the FNMR fastest; "postern
-// eval quality" shows the curves of the score and of each measure. Luminance and
-// contrast do not lower it there and have no weight: they have limits only.
+// eval quality" shows the curves of the score and of each measure. By themselves yaw,
+// sharpness and eye distance hardly lower it on those faces, few of which are turned,
+// blurred or small: their weights are small, and meant for pictures that are. Luminance
+// lowers it a little, contrast does not; both have limits only.
 func (q Quality) Rate(confidence float32) float32 {
 	score := 100 * ramp(q.Inside, 0.5, 1)
 	for _, m := range []struct{ v, none, full, weight float32 }{
