@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -236,7 +237,10 @@ func (m *caseModel) reopen(t *rapid.T) {
 
 // A change of status and what webhooks hear of it are one transaction.
 func TestAnnouncedWithTheChange(t *testing.T) {
-	s := mustOpen(t, testOptions(t))
+	o := testOptions(t)
+	var ticks atomic.Int64 // ids of two changes in one millisecond have no order
+	o.Now = func() time.Time { return modelTime.Add(time.Duration(ticks.Add(10)) * time.Millisecond) }
+	s := mustOpen(t, o)
 	d, err := s.CreateDestination(cases.Destination{URL: "https://x.example", Enabled: true, Events: []string{cases.EventStatus, cases.OldVerified}, Secret: "s", Version: "v3"})
 	must(t, err)
 	_, err = s.CreateDestination(cases.Destination{URL: "https://y.example", Enabled: false, Events: []string{cases.EventStatus}, Secret: "s", Version: "v3"})
