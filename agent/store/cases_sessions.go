@@ -301,6 +301,51 @@ func (s *Store) DeleteSession(id string) (cases.Session, error) {
 	return c, err
 }
 
+// eraseSessionsOf deletes the sessions about a person, with their pictures, faces and
+// keys. All of them or, where one is under a legal hold, none. It comes before the
+// person, so that a kill in between leaves somebody who can be erased again.
+func (s *Store) eraseSessionsOf(vendor string) error {
+	ids, err := s.sessionsOf(vendor)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := s.deletable(HoldSession, id); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		err := s.bury(s.cases, func(tx *bolt.Tx) error {
+			c, err := s.sessionByID(tx, id)
+			if err != nil {
+				return err
+			}
+			return s.dropSession(tx, &c)
+		})
+		if err != nil && agent.ErrorCode(err) != agent.CodeNotFound {
+			return err
+		}
+	}
+	return nil
+}
+
+// sessionsOf lists the ids of all sessions with this vendor_data, of any environment.
+func (s *Store) sessionsOf(vendor string) (ids []string, err error) {
+	err = s.view(s.cases, func(tx *bolt.Tx) error {
+		for _, n := range keysOf(bucket(tx, caseVendors), digest(vendor)[:16]) {
+			c, err := s.sessionByNumber(tx, n)
+			if err != nil {
+				return err
+			}
+			if c.VendorData == vendor {
+				ids = append(ids, c.ID)
+			}
+		}
+		return nil
+	})
+	return ids, err
+}
+
 func (s *Store) dropSession(tx *bolt.Tx, c *cases.Session) error {
 	if err := unindexSession(tx, c); err != nil {
 		return err

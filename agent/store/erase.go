@@ -62,12 +62,19 @@ func decodeTombstone(b []byte) (Tombstone, error) {
 // Erase deletes a subject, its templates and the keys that sealed them, and leaves
 // a tombstone, all in one transaction. From then on no copy of the records can be
 // opened with what the data folder holds; what pages of the file still hold of the
-// keys goes with Rotate and Compact. An unknown subject is agent.CodeNotFound, one
-// under a legal hold agent.CodeConflict.
+// keys goes with Rotate and Compact. The sessions about the person (their vendor_data
+// is the subject's id) are deleted before. An unknown subject is agent.CodeNotFound;
+// one under a legal hold, or with a session under one, agent.CodeConflict.
 func (s *Store) Erase(id, actor string) (removed int, t Tombstone, err error) {
 	s.holding.RLock()
 	defer s.holding.RUnlock()
 	if err := s.deletable(HoldSubject, id); err != nil {
+		return 0, Tombstone{}, err
+	}
+	if _, err := s.Subject(id); err != nil {
+		return 0, Tombstone{}, err
+	}
+	if err := s.eraseSessionsOf(id); err != nil {
 		return 0, Tombstone{}, err
 	}
 	err = s.bury(s.templates, func(tx *bolt.Tx) error {
@@ -213,6 +220,9 @@ func (s *Store) eraseAgain(ts []Tombstone) error {
 			_, err := s.erase(tx, id, back[id], "postern")
 			return err
 		})
+		if err == nil {
+			err = s.eraseSessionsOf(id)
+		}
 		if err != nil {
 			return err
 		}

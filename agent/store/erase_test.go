@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"postern/agent"
+	"postern/agent/cases"
 )
 
 func TestEraseLeavesTombstone(t *testing.T) {
@@ -49,6 +51,48 @@ func TestEraseLeavesTombstone(t *testing.T) {
 	must(t, err)
 	if later.Version < again.Version {
 		t.Errorf("the second erasure voids %d, not %d", later.Version, again.Version)
+	}
+}
+
+// TestEraseTakesSessions: what a person left in sessions goes with the person, but for
+// what must be kept, which then keeps everything.
+func TestEraseTakesSessions(t *testing.T) {
+	s := mustOpen(t, testOptions(t))
+	enrolMany(t, s, 2)
+	session := func(vendor, media string) cases.Session {
+		c, err := s.CreateSession(cases.Session{Environment: cases.Live, Status: cases.Approved, VendorData: vendor, CreatedAt: time.Now()},
+			cases.Attachments{Media: []agent.Media{{ID: media, Kind: "selfie", ContentType: "image/jpeg", ExpiresAt: time.Now().Add(time.Hour), Data: []byte("face")}}}, nil)
+		must(t, err)
+		return c
+	}
+	of, kept := session("s0", "m0"), session("s1", "m1")
+	hold, err := s.Hold(Hold{Kind: HoldSession, ID: of.ID, Reason: "a court asked", By: "legal"})
+	must(t, err)
+	_, _, err = s.Erase("s0", "")
+	wantCode(t, err, agent.CodeConflict)
+	if _, err := s.Subject("s0"); err != nil {
+		t.Errorf("the person went although a session must stay: %v", err)
+	}
+	_, err = s.Release(hold.Kind, hold.ID, "legal")
+	must(t, err)
+
+	p, err := s.EraseProved("s0", "officer")
+	must(t, err)
+	if !p.Clean {
+		t.Errorf("left: %+v", p.Traces)
+	}
+	if !slices.ContainsFunc(p.Traces, func(tr Trace) bool { return tr.What == "wrapped keys of session "+of.ID && tr.Before > 0 }) {
+		t.Errorf("the session's keys were not looked for: %+v", p.Traces)
+	}
+	_, err = s.Session(of.ID)
+	wantCode(t, err, agent.CodeNotFound)
+	_, err = s.Media("m0")
+	wantCode(t, err, agent.CodeNotFound)
+	if got, err := s.Session(kept.ID); err != nil || got.VendorData != "s1" {
+		t.Errorf("another person's session: %+v %v", got, err)
+	}
+	if _, err := s.Media("m1"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -107,18 +107,36 @@ func (s *Store) needles(id string) (ns []needle, err error) {
 		if ns, err = s.templateNeedles(tx, id, ns); err != nil {
 			return err
 		}
-		owners := bucket(tx, bucketOwners)
-		c := owners.Cursor()
-		for k, v := c.Seek(prefix(id)); k != nil && bytes.HasPrefix(k, prefix(id)); k, v = c.Next() {
-			ns = append(ns, needle{"wrapped keys of the subject", bytes.Clone(v)})
-			if len(v) >= 5 {
-				row := storeKeyRow(class(v[0]), binary.BigEndian.Uint32(v[1:]))
-				ns = append(ns, needle{"wrapped store key that opens them", bytes.Clone(bucket(tx, bucketKeys).Get(row))})
-			}
+		ns = keyNeedles(tx, id, "the subject", ns)
+		return nil
+	})
+	if err != nil {
+		return ns, err
+	}
+	sessions, err := s.sessionsOf(id)
+	if err != nil {
+		return ns, err
+	}
+	err = s.view(s.cases, func(tx *bolt.Tx) error {
+		for _, session := range sessions {
+			ns = keyNeedles(tx, SessionOwner(session), "session "+session, ns)
 		}
 		return nil
 	})
 	return ns, err
+}
+
+// keyNeedles adds an owner's wrapped keys, and the store keys that open those.
+func keyNeedles(tx *bolt.Tx, owner, whose string, ns []needle) []needle {
+	c := bucket(tx, bucketOwners).Cursor()
+	for k, v := c.Seek(prefix(owner)); k != nil && bytes.HasPrefix(k, prefix(owner)); k, v = c.Next() {
+		ns = append(ns, needle{"wrapped keys of " + whose, bytes.Clone(v)})
+		if len(v) >= 5 {
+			row := storeKeyRow(class(v[0]), binary.BigEndian.Uint32(v[1:]))
+			ns = append(ns, needle{"wrapped store key that opens them", bytes.Clone(bucket(tx, bucketKeys).Get(row))})
+		}
+	}
+	return ns
 }
 
 func (s *Store) templateNeedles(tx *bolt.Tx, id string, ns []needle) ([]needle, error) {

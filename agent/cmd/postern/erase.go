@@ -35,8 +35,8 @@ func (c *cli) eraseCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "erase SUBJECT",
 		Short: "Erase a person so that no backup and no old message brings them back",
-		Long: `Delete a person with all templates, destroy the keys that encrypted them, and leave a
-signed note that voids all enrolments made until now. A new enrolment is possible. What
+		Long: `Delete a person with all templates and the sessions about them (their vendor_data is the
+person's id), destroy the keys that encrypted them, and leave a signed note that voids all enrolments made until now. A new enrolment is possible. What
 old pages of the files still hold cannot be opened once the store keys are rotated,
 which a running agent does within keys.purge_after.
 With --prove that is done at once, the files are compacted, and every file of the data
