@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"agent/throttle":       {"agent", "golang.org/x/sys/unix"},
 	"agent/retention":      {"agent", "agent/throttle"},
 	"agent/watch":          {"agent", "agent/decide", "agent/verify"},
-	"agent/search":         {"agent", "golang.org/x/sys/cpu"},
+	"agent/search":         {"agent", "golang.org/x/sys/cpu", "golang.org/x/sys/unix"},
 	"agent/photo":          {"agent", "github.com/bep/imagemeta", "golang.org/x/image/..."},
 	"agent/config":         {"agent", "agent/decide", "agent/retention", "agent/throttle", "go.yaml.in/yaml/v3"},
 	"agent/evaluate":       {"agent", "agent/photo", "models"},

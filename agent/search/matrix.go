@@ -6,15 +6,15 @@ import (
 	"postern/agent"
 )
 
-// Matrix holds embeddings of one dimension as rows. Writes must not overlap with
-// anything else; searches may overlap with each other.
+// Matrix holds embeddings of one dimension as rows, all in one arena outside of Go's
+// heap: Close gives it back. Writes must not overlap with anything else; searches may
+// overlap with each other.
 type Matrix struct {
 	dim    int
 	stride int // bytes of an int8 row
 	n      int
-	ints   []int8    // rows of stride; room for whole groups
-	floats []float32 // rows of dim
-	meta   []meta
+	arena  *arena // nil while there is no row
+	parts         // of the arena
 	scans  scanPool
 }
 
@@ -50,6 +50,14 @@ func (m *Matrix) Bytes() int { return m.n * m.stride }
 // Vector names the vector instructions in use, "none" for plain Go.
 func Vector() string { return vector }
 
+// Unlocked says why the embeddings may be written to swap; nil when they may not.
+func (m *Matrix) Unlocked() error {
+	if m.arena == nil {
+		return nil
+	}
+	return m.arena.lock
+}
+
 // Append adds a row without an embedding and returns its number.
 func (m *Matrix) Append() int {
 	if m.n == len(m.meta) {
@@ -60,14 +68,14 @@ func (m *Matrix) Append() int {
 	return m.n - 1
 }
 
-// grow moves the rows to larger memory and wipes the old.
+// grow moves the rows to a larger arena, wipes the old one and gives it back.
 func (m *Matrix) grow(rows int) {
-	ints, floats, metas := make([]int8, rows*m.stride), make([]float32, rows*m.dim), make([]meta, rows)
-	copy(ints, m.ints)
-	copy(floats, m.floats)
-	copy(metas, m.meta)
-	m.wipe()
-	m.ints, m.floats, m.meta = ints, floats, metas
+	a, p := newParts(rows, m.stride, m.dim)
+	copy(p.ints, m.ints)
+	copy(p.floats, m.floats)
+	copy(p.meta, m.meta)
+	m.free()
+	m.arena, m.parts = a, p
 }
 
 // Set replaces a row. An embedding of another dimension, or without a length of 1,
@@ -85,8 +93,8 @@ func (m *Matrix) Set(row int, e agent.Embedding) {
 	m.meta[row] = meta{scale, lost}
 }
 
-// At returns a row's embedding, nil where it has none. It is the matrix's own memory:
-// use it only until the next write.
+// At returns a row's embedding, nil where it has none. It is the matrix's own memory,
+// which a write moves and Close takes away: use it only until then.
 func (m *Matrix) At(row int) agent.Embedding {
 	if m.meta[row].lost == absent {
 		return nil
@@ -108,14 +116,15 @@ func (m *Matrix) Remove(row int) {
 
 // Close wipes every embedding from memory; the matrix is empty afterwards.
 func (m *Matrix) Close() {
-	m.wipe()
-	m.n, m.ints, m.floats, m.meta = 0, nil, nil, nil
+	m.free()
+	m.n = 0
 }
 
-func (m *Matrix) wipe() {
-	clear(m.ints)
-	clear(m.floats)
-	clear(m.meta)
+func (m *Matrix) free() {
+	if m.arena != nil {
+		m.arena.free()
+	}
+	m.arena, m.parts = nil, parts{}
 }
 
 // quantise fills q with e/scale, rounded, and gives the length of what is lost by it.

@@ -1,12 +1,18 @@
 package search
 
 import (
+	"bytes"
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"postern/agent"
@@ -244,34 +250,131 @@ func TestAbsentRows(t *testing.T) {
 	}
 }
 
+// bytesOf is how an embedding lies in memory.
+func bytesOf(e agent.Embedding) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(&e[0])), 4*len(e))
+}
+
+// holds tells whether a good part of the embedding lies in the memory, as float32 or
+// quantised.
+func holds(mem []byte, e agent.Embedding) bool {
+	q := make([]int8, len(e))
+	quantise(q, e)
+	return bytes.Contains(mem, bytesOf(e[:4])) || bytes.Contains(mem, unsafe.Slice((*byte)(unsafe.Pointer(&q[0])), len(q)/2))
+}
+
+// keep makes the arena's memory stay when it is freed, so that a test can look at it.
+func keep(a *arena) []byte {
+	a.heap = true
+	return a.mem
+}
+
+func blank(mem []byte) bool {
+	return !slices.ContainsFunc(mem, func(b byte) bool { return b != 0 })
+}
+
 func TestCloseWipes(t *testing.T) {
-	m := filled(rand.New(rand.NewPCG(7, 7)), 10, 32)
-	ints, floats := m.ints, m.floats
+	r := rand.New(rand.NewPCG(7, 7))
+	m := filled(r, 10, 32)
+	e := slices.Clone(m.At(3))
+	mem := keep(m.arena)
+	defer unix.Munmap(mem)
+	if !holds(mem, e) {
+		t.Fatal("the arena does not hold the embedding: the test looks in the wrong place")
+	}
 	m.Close()
-	if slices.ContainsFunc(ints, func(v int8) bool { return v != 0 }) || slices.ContainsFunc(floats, func(v float32) bool { return v != 0 }) {
+	if holds(mem, e) || !blank(mem) {
 		t.Error("an embedding is left in memory")
 	}
 	if best, _ := m.Best(nil); m.Len() != 0 || best != none {
 		t.Error("not empty")
 	}
-	m.Set(m.Append(), random(rand.New(rand.NewPCG(7, 7)), 32))
+	m.Set(m.Append(), random(r, 32))
 	m.Close()
 	m.Close()
 }
 
-func TestRemoveAndGrowthWipe(t *testing.T) {
+func TestGrowthWipes(t *testing.T) {
 	m := filled(rand.New(rand.NewPCG(8, 8)), 16, 32)
-	old := m.floats
-	m.Append() // outgrows the first piece of memory
-	if slices.ContainsFunc(old, func(v float32) bool { return v != 0 }) {
+	defer m.Close()
+	e, old := slices.Clone(m.At(5)), keep(m.arena)
+	defer unix.Munmap(old)
+	m.Append() // outgrows the first arena
+	if holds(old, e) || !blank(old) {
 		t.Error("growing left embeddings behind")
 	}
-	m.Remove(16)
-	m.Remove(15)
-	if slices.ContainsFunc(m.floats[15*32:], func(v float32) bool { return v != 0 }) ||
-		slices.ContainsFunc(m.ints[15*32:], func(v int8) bool { return v != 0 }) {
-		t.Error("removing left an embedding behind")
+	if !holds(m.arena.mem, e) || !slices.Equal(m.At(5), e) {
+		t.Error("growing lost an embedding")
 	}
+}
+
+// Removing a row leaves nothing of it in the arena, wherever it stood, nor a second copy
+// of the row that took its place.
+func TestRemoveWipes(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 9))
+	m := filled(r, 40, 48)
+	defer m.Close()
+	for m.Len() > 0 {
+		row := r.IntN(m.Len())
+		gone, last := slices.Clone(m.At(row)), slices.Clone(m.At(m.Len()-1))
+		m.Remove(row)
+		if holds(m.arena.mem, gone) {
+			t.Fatalf("row %d is still in memory", row)
+		}
+		if n := bytes.Count(m.arena.mem, bytesOf(last)); n > 1 {
+			t.Fatalf("%d copies of one embedding", n)
+		}
+	}
+	if !blank(m.arena.mem[:len(m.ints)+4*len(m.floats)]) {
+		t.Error("something is left of rows that are gone")
+	}
+}
+
+// A replaced embedding is gone too.
+func TestSetWipes(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 10))
+	m := filled(r, 3, 48)
+	defer m.Close()
+	old := slices.Clone(m.At(1))
+	m.Set(1, random(r, 48))
+	if holds(m.arena.mem, old) {
+		t.Error("the replaced embedding is still in memory")
+	}
+}
+
+// The arena is a mapping that core dumps leave out ("dd"), and that is locked ("lo")
+// unless Unlocked says why not.
+func TestArenaIsProtected(t *testing.T) {
+	m := filled(rand.New(rand.NewPCG(12, 12)), 4, 32)
+	defer m.Close()
+	flags := flagsOf(t, m.arena.mem)
+	if !slices.Contains(flags, "dd") {
+		t.Errorf("core dumps would have it: %v", flags)
+	}
+	if locked := slices.Contains(flags, "lo"); locked != (m.Unlocked() == nil) {
+		t.Errorf("locked: %v, but Unlocked says %v", flags, m.Unlocked())
+	}
+}
+
+// flagsOf are the flags of a mapping, see proc(5).
+func flagsOf(t *testing.T, mem []byte) []string {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, inside := uint64(uintptr(unsafe.Pointer(&mem[0]))), false
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &from, &to); n == 2 {
+			inside = from <= at && at < to
+		}
+		if flags, ok := strings.CutPrefix(line, "VmFlags:"); ok && inside {
+			return strings.Fields(flags)
+		}
+	}
+	t.Fatal("the arena is no mapping")
+	return nil
 }
 
 func TestSearchesOverlap(t *testing.T) {

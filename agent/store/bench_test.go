@@ -29,7 +29,7 @@ func BenchmarkAppendResultShared(b *testing.B) {
 	})
 }
 
-// BenchmarkEachTemplate10k reads 10,000 templates of 192 values, as the start of
+// BenchmarkEachTemplate10k reads 10,000 templates of 512 values, as the start of
 // 1:N does.
 func BenchmarkEachTemplate10k(b *testing.B) {
 	s := mustOpen(b, testOptions(b))
@@ -48,7 +48,7 @@ func fill(b *testing.B, s *Store, subjects int) {
 	for i := range subjects {
 		ts := testTemplates(10)
 		for j := range ts {
-			ts[j].Embedding = unit(i*10+j, 192)
+			ts[j].Embedding = unit(i*10+j, 512)
 		}
 		_, _, err := s.Enrol(Enrolment{Subject: agent.Subject{ID: fmt.Sprint("subject-", i)}, Templates: ts})
 		must(b, err)

@@ -141,16 +141,19 @@ func (s *Store) DeleteTemplate(subject, template string) error {
 // EachTemplate calls fn for the templates of an embedding space, of every space
 // when it is empty, ordered by subject. Templates that may not be used, for want of
 // consent, are left out. It stops at the first error and returns
-// it. fn may keep the template and may call the Store: it runs between
-// transactions. A template added or deleted meanwhile may or may not be seen.
+// it. fn may call the Store: it runs between transactions. The embedding is zeroed
+// when fn has returned; the rest of the template may be kept. A template added or deleted meanwhile may or may not be seen.
 func (s *Store) EachTemplate(space string, fn func(agent.Template) error) error {
 	for after := []byte(nil); ; {
 		batch, last, err := s.templatesAfter(after, space)
 		if err != nil {
 			return err
 		}
+		defer wipeTemplates(batch)
 		for _, t := range batch {
-			if err := fn(t); err != nil {
+			err := fn(t)
+			clear(t.Embedding)
+			if err != nil {
 				return err
 			}
 		}
@@ -158,6 +161,13 @@ func (s *Store) EachTemplate(space string, fn func(agent.Template) error) error 
 			return nil
 		}
 		after = last
+	}
+}
+
+// wipeTemplates zeroes the embeddings.
+func wipeTemplates(ts []agent.Template) {
+	for _, t := range ts {
+		clear(t.Embedding)
 	}
 }
 

@@ -407,3 +407,32 @@ func TestNewID(t *testing.T) {
 		t.Errorf("id %q is not a UUIDv7", id)
 	}
 }
+
+// Embeddings are lent for the call only, whether the walk ends well or not.
+func TestEachTemplateWipes(t *testing.T) {
+	s := mustOpen(t, testOptions(t))
+	for i := range 5 {
+		_, _, err := s.Enrol(Enrolment{Subject: agent.Subject{ID: fmt.Sprint(i)}, Templates: testTemplates(2)})
+		must(t, err)
+	}
+	for _, stopAt := range []int{-1, 3} {
+		var lent []agent.Embedding
+		err := s.EachTemplate("", func(tp agent.Template) error {
+			if checkNorm(tp.Embedding) != nil {
+				t.Error("the embedding is not there")
+			}
+			if lent = append(lent, tp.Embedding); len(lent) == stopAt {
+				return errors.New("stop")
+			}
+			return nil
+		})
+		if (err != nil) != (stopAt > 0) {
+			t.Error(err)
+		}
+		for i, e := range lent {
+			if slices.ContainsFunc(e, func(v float32) bool { return v != 0 }) {
+				t.Errorf("stop at %d: embedding %d is left in memory", stopAt, i)
+			}
+		}
+	}
+}

@@ -31,7 +31,7 @@ type Refusal struct {
 // Enrolled is what an enrolment did.
 type Enrolled struct {
 	Subject   agent.Subject
-	Templates []agent.Template
+	Templates []agent.Template // without embeddings: those are wiped once stored
 	Refused   []Refusal
 }
 
@@ -48,6 +48,8 @@ func (s *Service) Enrol(ctx context.Context, q Enrolment) (Enrolled, error) {
 		return Enrolled{}, &agent.Error{Code: agent.CodeInvalid, Message: "there is no picture to enrol " + q.SubjectID + " from"}
 	}
 	out, err := s.templates(ctx, q)
+	made := out.Templates
+	defer func() { wipe(made); wipe(out.Templates) }()
 	if err != nil {
 		return out, err
 	}

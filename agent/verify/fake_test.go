@@ -74,6 +74,7 @@ func (p *prober) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error)
 		}
 	}
 	pr, ok := p.faces[f.Source]
+	pr.Embedding = slices.Clone(pr.Embedding) // an enrolment wipes it
 	if !ok {
 		return agent.Probe{}, fmt.Errorf("the test has no face %q", f.Source)
 	}
@@ -138,7 +139,7 @@ func (m *memory) Templates(id string) ([]agent.Template, error) {
 		return nil, err
 	}
 	defer end()
-	return slices.Clone(m.templates[id]), nil
+	return cloned(m.templates[id]), nil
 }
 
 func (m *memory) EachTemplate(_ string, fn func(agent.Template) error) error {
@@ -148,13 +149,24 @@ func (m *memory) EachTemplate(_ string, fn func(agent.Template) error) error {
 	}
 	defer end()
 	for _, ts := range m.templates {
-		for _, t := range ts { // of every space: the service must not rely on the filter
-			if err := fn(t); err != nil {
+		for _, t := range cloned(ts) { // of every space: the service must not rely on the filter
+			err := fn(t)
+			clear(t.Embedding) // as the store does
+			if err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// cloned are templates with embeddings of their own.
+func cloned(ts []agent.Template) []agent.Template {
+	out := slices.Clone(ts)
+	for i := range out {
+		out[i].Embedding = slices.Clone(out[i].Embedding)
+	}
+	return out
 }
 
 func (m *memory) Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []agent.Template, error) {
@@ -167,12 +179,12 @@ func (m *memory) Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []a
 	}
 	defer end()
 	m.subjects[s.ID] = s
-	stored := slices.Clone(ts)
+	stored := cloned(ts)
 	for i := range stored {
 		stored[i].ID = fmt.Sprintf("%s-%d", s.ID, len(m.templates[s.ID])+i)
 	}
 	m.templates[s.ID] = append(m.templates[s.ID], stored...)
-	return s, stored, nil
+	return s, cloned(stored), nil
 }
 
 func (m *memory) DeleteSubject(id string) (int, error) {

@@ -9,13 +9,14 @@ import (
 )
 
 // gallery holds the references of all subjects in memory, one a subject: the
-// normalised mean of its templates. One reference a subject keeps the false match
+// normalised mean of its templates. They lie in the matrix's arena and nowhere else. One reference a subject keeps the false match
 // rate that of a single comparison; the best of several templates would multiply it.
 type gallery struct {
-	mu       sync.RWMutex   // guards what follows
-	rows     *search.Matrix // the references; nil before the first template
-	subjects []subjectRow   // of each row
-	index    map[string]int // subject id to row
+	mu       sync.RWMutex    // guards what follows
+	rows     *search.Matrix  // the references; nil before the first template
+	subjects []subjectRow    // of each row
+	index    map[string]int  // subject id to row
+	sum      agent.Embedding // where add works; zero in between
 }
 
 // subjectRow is whose row it is. The sum of the templates is the reference times norm,
@@ -37,11 +38,13 @@ func (g *gallery) len() int {
 	return len(g.subjects)
 }
 
+// add counts the template in. It keeps nothing of it but the sum.
 func (g *gallery) add(t agent.Template) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.rows == nil {
 		g.rows, g.index = search.New(len(t.Embedding)), map[string]int{}
+		g.sum = make(agent.Embedding, len(t.Embedding))
 	}
 	row, ok := g.index[t.SubjectID]
 	if !ok {
@@ -52,7 +55,9 @@ func (g *gallery) add(t agent.Template) {
 	if len(t.Embedding) != g.rows.Dim() {
 		return // another space slipped in: it must not be compared
 	}
-	sum := append(agent.Embedding(nil), t.Embedding...)
+	sum := g.sum
+	defer clear(sum)
+	copy(sum, t.Embedding)
 	s := &g.subjects[row]
 	for i, v := range g.rows.At(row) {
 		sum[i] += v * s.norm
@@ -62,7 +67,6 @@ func (g *gallery) add(t agent.Template) {
 		s.norm = 0 // templates that cancel out: no reference, and no sum
 	}
 	g.rows.Set(row, sum)
-	clear(sum)
 }
 
 func (g *gallery) remove(subject string) {
@@ -113,6 +117,24 @@ func (g *gallery) candidate(h search.Hit) candidate {
 		return candidate{}
 	}
 	return candidate{g.subjects[h.Row].id, h.Cosine}
+}
+
+// unlocked says why the references may be written to swap; nil when they may not.
+func (g *gallery) unlocked() error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.rows == nil {
+		return nil
+	}
+	return g.rows.Unlocked()
+}
+
+// wipe zeroes the embeddings of templates that the gallery has taken over.
+func wipe(ts []agent.Template) {
+	for i := range ts {
+		clear(ts[i].Embedding)
+		ts[i].Embedding = nil
+	}
 }
 
 // close wipes the references from memory.

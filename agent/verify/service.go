@@ -16,7 +16,9 @@ import (
 // times to what has none.
 type records interface {
 	Subject(id string) (agent.Subject, error)
+	// Templates returns copies, which are the caller's to wipe.
 	Templates(subjectID string) ([]agent.Template, error)
+	// EachTemplate zeroes an embedding when fn has returned.
 	EachTemplate(space string, fn func(agent.Template) error) error
 	// Enrol stores the subject and adds the templates in one transaction.
 	Enrol(s agent.Subject, ts []agent.Template) (agent.Subject, []agent.Template, error)
@@ -77,13 +79,17 @@ func New(c Config) (*Service, error) {
 // Enrolled returns the number of subjects with templates of the current space.
 func (s *Service) Enrolled() int { return s.gallery.len() }
 
-// Subject returns a subject and its templates.
+// Unlocked says why the references may be written to swap; nil when they may not.
+func (s *Service) Unlocked() error { return s.gallery.unlocked() }
+
+// Subject returns a subject and its templates, without their embeddings.
 func (s *Service) Subject(id string) (agent.Subject, []agent.Template, error) {
 	sub, err := s.store.Subject(id)
 	if err != nil {
 		return sub, nil, err
 	}
 	ts, err := s.store.Templates(id)
+	wipe(ts)
 	return sub, ts, err
 }
 
@@ -131,6 +137,7 @@ func (s *Service) reload(id string) error {
 	if err != nil {
 		return err
 	}
+	defer wipe(ts)
 	for _, t := range ts {
 		if t.Space == s.space {
 			s.gallery.add(t)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"postern/agent"
 	"postern/agent/config"
@@ -73,7 +74,7 @@ func (c *cli) examine() []check {
 	if out[len(out)-1].OK && out[len(out)-2].OK {
 		out = append(out, c.checkPipeline(cfg))
 	}
-	return append(out, c.checkKeys(cfg), c.checkStore(cfg), checkRecoveries(cfg), checkCamera(cfg))
+	return append(out, c.checkKeys(cfg), c.checkStore(cfg), checkMemory(), checkRecoveries(cfg), checkCamera(cfg))
 }
 
 func orDefaults(path string) string {
@@ -158,6 +159,19 @@ func (c *cli) checkStore(cfg config.Config) check {
 }
 
 // checkRecoveries says what had to be recovered, however long ago: somebody has to know.
+// checkMemory says how much of the templates in memory can be kept out of swap.
+func checkMemory() check {
+	limit, err := lockable()
+	switch {
+	case err != nil:
+		return result("memory", false, err, "")
+	case limit == unix.RLIM_INFINITY:
+		return result("memory", false, nil, "templates in memory are kept out of core dumps and out of swap")
+	}
+	return check{"memory", limit >= 1<<30, false, fmt.Sprintf("templates in memory are kept out of core dumps, and out of swap up to %.0f MB, then not: allow more locked memory (LimitMEMLOCK=infinity in the systemd unit, or ulimit -l), or encrypt the swap",
+		float64(limit)/1e6)}
+}
+
 func checkRecoveries(cfg config.Config) check {
 	rs, err := store.Recoveries(cfg.Data)
 	if err != nil || len(rs) == 0 {

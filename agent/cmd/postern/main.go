@@ -14,6 +14,9 @@ func main() {
 	if err := noCoreDumps(); err != nil {
 		fmt.Fprintln(os.Stderr, "postern: core dumps cannot be switched off:", err)
 	}
+	if _, err := lockable(); err != nil {
+		fmt.Fprintln(os.Stderr, "postern: the limit of locked memory cannot be raised:", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the program at once.
 	context.AfterFunc(ctx, stop)

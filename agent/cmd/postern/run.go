@@ -105,6 +105,9 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	page := &kiosk.Server{Frames: cam, Results: recent{st}, Claims: w, LiveFPS: a.cfg.HTTP.LiveFPS, Device: a.cfg.Device,
 		Identify: a.cfg.Identify.Enabled, Log: a.log}
 	w.Publish = page.Publish
+	if err := svc.Unlocked(); err != nil {
+		a.log.Warn("templates in memory may be written to swap; raise the limit of locked memory, see postern doctor", "err", err)
+	}
 	a.log.Info("agent started", "device", a.cfg.Device, "data", a.cfg.Data, "camera", a.cfg.Camera.Source, "subjects", svc.Enrolled(),
 		"model", b.set.Embedder.Manifest.ID, "identify", a.cfg.Identify.Enabled)
 	seen := page.Healthy

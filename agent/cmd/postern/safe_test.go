@@ -308,7 +308,7 @@ func (*storeReader) embeddings(t *testing.T, data string) (out []agent.Embedding
 		t.Fatal(err)
 	}
 	defer st.Close()
-	if err := st.EachTemplate("", func(tp agent.Template) error { out = append(out, tp.Embedding); return nil }); err != nil || len(out) == 0 {
+	if err := st.EachTemplate("", func(tp agent.Template) error { out = append(out, slices.Clone(tp.Embedding)); return nil }); err != nil || len(out) == 0 {
 		t.Fatalf("%d templates: %v", len(out), err)
 	}
 	return out
