@@ -11,6 +11,9 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +23,14 @@ import (
 	"postern/agent"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if addr, n, ok := strings.Cut(os.Getenv(crowdOf), ","); ok {
+		many, _ := strconv.Atoi(n)
+		crowd(addr, many)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // clock is a time that tests move.
 type clock struct {
