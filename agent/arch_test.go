@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"agent/flow":           {"agent", "agent/cases", "agent/decide", "agent/photo", "agent/verify", "github.com/golang-jwt/jwt/v5"},
 	"agent/webhook":        {"agent", "agent/cases"},
 	"agent/report":         {"agent", "agent/cases", "codeberg.org/go-pdf/fpdf", "golang.org/x/image/..."},
-	"agent/keys":           {"agent"},
+	"agent/keys":           {"agent", "github.com/google/go-tpm/tpm2/..."},
 	"agent/envelope":       {"agent", "filippo.io/age"},
 	"agent/store":          {"agent", "agent/cases", "agent/keys", "agent/retention", "agent/throttle", "github.com/google/uuid", "go.etcd.io/bbolt/...", "golang.org/x/sys/unix"},
 	"agent/kiosk":          {"agent", "agent/verify", "agent/watch"},
@@ -64,6 +64,7 @@ var onlyIn = map[string][]string{
 	"github.com/wamuir/graft/...":          {"inference"},
 	"github.com/eclipse/...":               {"sync"},
 	"github.com/nats-io/...":               {"sync"},
+	"github.com/google/go-tpm/...":         {"agent/keys"},
 	"go.etcd.io/bbolt/...":                 {"agent/store", "sync/hub/boltstore"},
 }
 

@@ -59,8 +59,9 @@ type Hub struct {
 
 // KeyStore says where the root key is, which opens all stored records.
 type KeyStore struct {
-	Root        string        `yaml:"root"`         // file or credential (systemd)
+	Root        string        `yaml:"root"`         // file, credential (systemd) or tpm
 	Dir         string        `yaml:"dir"`          // folder of the key file, the erasures and the checkpoints; empty: the data folder's name and ".keys"
+	TPM         string        `yaml:"tpm"`          // for keys.root=tpm: device of the TPM 2.0
 	RotateEvery time.Duration `yaml:"rotate_every"` // age at which a running agent rotates the store keys; 0: never
 	PurgeAfter  time.Duration `yaml:"purge_after"`  // and how long after an erasure at the latest
 	AdoptPlain  bool          `yaml:"adopt_plain"`  // encrypt the unencrypted records of an old data folder under a root key that is not new
@@ -276,7 +277,7 @@ type Webhooks struct {
 func Default() Config {
 	return Config{
 		Data:  "data",
-		Keys:  KeyStore{Root: "file", RotateEvery: 720 * time.Hour, PurgeAfter: 24 * time.Hour},
+		Keys:  KeyStore{Root: "file", TPM: "/dev/tpmrm0", RotateEvery: 720 * time.Hour, PurgeAfter: 24 * time.Hour},
 		Enrol: Enrol{RequireConsent: true},
 		Store: Store{MaxBytes: 256 << 20},
 		Log:   Log{Level: "info", Format: "text"},

@@ -59,7 +59,7 @@ func TestDefaults(t *testing.T) {
 var values = map[string]string{
 	"sync.hub_url": "mqtts://hub:8883", "sync.token_file": "/etc/postern/token", "sync.ca": "/etc/postern/ca.pem",
 	"hub.listen": "127.0.0.1:1", "hub.tls_cert": "a.pem", "hub.tls_key": "b.pem", "hub.broker_url": "mqtts://broker", "hub.username": "u", "hub.password_file": "/p",
-	"data": "/var/lib/postern", "device": "door-7", "tenant": "acme", "keys.root": "credential", "keys.dir": "/etc/postern", "keys.adopt_plain": "true",
+	"data": "/var/lib/postern", "device": "door-7", "tenant": "acme", "keys.root": "credential", "keys.dir": "/etc/postern", "keys.tpm": "/dev/tpmrm1", "keys.adopt_plain": "true",
 	"keys.rotate_every": "24h", "keys.purge_after": "1h", "enrol.require_consent": "false",
 	"log.level": "debug", "log.format": "json",
 	"inference.library": "/usr/lib/x.so", "inference.threads": "2", "inference.profile": "fast", "inference.parallel": "4",
@@ -228,6 +228,7 @@ func TestValidate(t *testing.T) {
 		key string // named in the error; "" for valid
 	}{
 		{"log.level=trace", "log.level"},
+		{"keys.root=paper", "keys.root"}, {"keys.root=tpm", ""}, {"keys.root=tpm keys.tpm=tpmrm0", "keys.tpm"},
 		{"log.format=xml", "log.format"},
 		{"camera.kind=webcam", "camera.kind"},
 		{"camera.rotate=45", "camera.rotate"},

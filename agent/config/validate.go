@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ func (c Config) choices() error {
 		allowed    []string
 	}{
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
-		{"keys.root", c.Keys.Root, []string{"file", "credential"}},
+		{"keys.root", c.Keys.Root, []string{"file", "credential", "tpm"}},
 		{"inference.profile", c.Inference.Profile, []string{"accurate", "fast"}},
 		{"log.format", c.Log.Format, []string{"text", "json"}},
 		{"camera.kind", c.Camera.Kind, []string{"", "device", "url", "file", "folder"}},
@@ -70,6 +71,9 @@ func (c Config) choices() error {
 	}
 	if c.Data == "" {
 		return bad("data", c.Data, "a folder")
+	}
+	if c.Keys.Root == "tpm" && !filepath.IsAbs(c.Keys.TPM) {
+		return bad("keys.tpm", c.Keys.TPM, "the whole path of a device, for example /dev/tpmrm0")
 	}
 	if c.Camera.Source == "" {
 		return bad("camera.source", "", "a camera index, device, address, video file or folder")

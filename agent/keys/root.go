@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"crypto/cipher"
 	"crypto/rand"
 	"errors"
@@ -18,14 +19,16 @@ import (
 const (
 	File       = "file"
 	Credential = "credential"
+	TPM        = "tpm"
 )
 
 // Options say where the root key comes from.
 type Options struct {
-	Kind string // File or Credential
+	Kind string // File, Credential or TPM
 	Dir  string // folder of the key file
 
 	CredentialsDir string // Credential: $CREDENTIALS_DIRECTORY of the service
+	TPM            string // TPM: its device, or the socket of a software TPM; default DefaultTPM
 
 	Now  func() time.Time // default time.Now
 	Rand io.Reader        // default crypto/rand
@@ -269,7 +272,7 @@ func (r *Root) Settle() error {
 func (r *Root) Label() Label { return r.src.label() }
 
 // Peek opens the root key that is there; the error is fs.ErrNotExist when there
-// is none yet.
+// is none yet and one could be made.
 func (o Options) Peek() (*Root, error) {
 	src, err := o.source()
 	if err != nil {
@@ -277,6 +280,11 @@ func (o Options) Peek() (*Root, error) {
 	}
 	r, err := src.load()
 	if errors.Is(err, fs.ErrNotExist) {
+		if p, ok := src.(interface{ ready() error }); ok {
+			if why := p.ready(); why != nil {
+				return nil, why
+			}
+		}
 		return nil, err
 	}
 	if err != nil {
@@ -310,7 +318,9 @@ func (o Options) source() (source, error) {
 		return fileSource{dir: o.Dir}, nil
 	case Credential:
 		return credentialSource{dir: o.CredentialsDir}, nil
+	case TPM:
+		return tpmSource{dir: o.Dir, device: cmp.Or(o.TPM, DefaultTPM)}, nil
 	}
 	return nil, &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("%q is not a kind of root key", o.Kind),
-		Fix: "set keys.root to file or credential"}
+		Fix: "set keys.root to file, credential or tpm"}
 }

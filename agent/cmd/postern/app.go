@@ -226,7 +226,7 @@ func actor() string {
 
 // rootKey says where the configuration has the root key.
 func (c *cli) rootKey(cfg config.Config) keys.Options {
-	return keys.Options{Kind: cfg.Keys.Root, Dir: cfg.KeyDir(), CredentialsDir: variable(c.environ, "CREDENTIALS_DIRECTORY")}
+	return keys.Options{Kind: cfg.Keys.Root, Dir: cfg.KeyDir(), TPM: cfg.Keys.TPM, CredentialsDir: variable(c.environ, "CREDENTIALS_DIRECTORY")}
 }
 
 // with runs fn with store and service open, and closes them.
