@@ -43,21 +43,30 @@ func encodePayload(header any, floats []float32) ([]byte, error) {
 
 // decodePayload is the inverse of encodePayload. It copies the floats.
 func decodePayload(p []byte, header any) ([]float32, error) {
-	h, p, err := cut(p, maxHeader, 1)
+	h, raw, err := splitPayload(p)
 	if err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+		return nil, err
 	}
 	if err := json.Unmarshal(h, header); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	raw, p, err := cut(p, maxDim, 4)
+	return decodeFloats(raw)
+}
+
+// splitPayload finds the header and the floats.
+func splitPayload(p []byte) (header, floats []byte, err error) {
+	header, p, err = cut(p, maxHeader, 1)
 	if err != nil {
-		return nil, fmt.Errorf("floats: %w", err)
+		return nil, nil, fmt.Errorf("header: %w", err)
+	}
+	floats, p, err = cut(p, maxDim, 4)
+	if err != nil {
+		return nil, nil, fmt.Errorf("floats: %w", err)
 	}
 	if len(p) > 0 {
-		return nil, fmt.Errorf("%d trailing bytes", len(p))
+		return nil, nil, fmt.Errorf("%d trailing bytes", len(p))
 	}
-	return decodeFloats(raw)
+	return header, floats, nil
 }
 
 // cut takes a counted field of items of the given size off the front of p.

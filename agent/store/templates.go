@@ -12,9 +12,6 @@ import (
 	"postern/agent"
 )
 
-// eachBatch is how many templates EachTemplate reads in one transaction.
-const eachBatch = 512
-
 // Enrolment is what Enrol stores together.
 type Enrolment struct {
 	Subject   agent.Subject
@@ -136,94 +133,6 @@ func (s *Store) DeleteTemplate(subject, template string) error {
 		}
 		return s.audit(tx, agent.AuditEvent{Action: agent.AuditErase, Subject: subject, Detail: map[string]string{"template": template}})
 	})
-}
-
-// EachTemplate calls fn for the templates of an embedding space, of every space
-// when it is empty, ordered by subject. Templates that may not be used, for want of
-// consent, are left out. It stops at the first error and returns
-// it. fn may call the Store: it runs between transactions. The embedding is zeroed
-// when fn has returned; the rest of the template may be kept. A template added or deleted meanwhile may or may not be seen.
-func (s *Store) EachTemplate(space string, fn func(agent.Template) error) error {
-	for after := []byte(nil); ; {
-		batch, last, err := s.templatesAfter(after, space)
-		if err != nil {
-			return err
-		}
-		defer wipeTemplates(batch)
-		for _, t := range batch {
-			err := fn(t)
-			clear(t.Embedding)
-			if err != nil {
-				return err
-			}
-		}
-		if last == nil {
-			return nil
-		}
-		after = last
-	}
-}
-
-// wipeTemplates zeroes the embeddings.
-func wipeTemplates(ts []agent.Template) {
-	for _, t := range ts {
-		clear(t.Embedding)
-	}
-}
-
-// templatesAfter reads the templates of a space among the next keys, and the
-// last of these keys, which is nil at the end of the bucket.
-func (s *Store) templatesAfter(after []byte, space string) (out []agent.Template, last []byte, err error) {
-	err = s.view(s.templates, func(tx *bolt.Tx) error {
-		c, n := bucket(tx, bucketTemplates).Cursor(), 0
-		use := usableSubjects{s: s, tx: tx}
-		for k, v := seekAfter(c, after); k != nil; k, v = c.Next() {
-			may, err := use.of(k)
-			if err != nil {
-				return err
-			}
-			if may {
-				t, err := s.openTemplate(tx, k, v)
-				if err != nil {
-					return err
-				}
-				if space == "" || t.Space == space {
-					out = append(out, t)
-				}
-			}
-			if n++; n == eachBatch {
-				last = bytes.Clone(k)
-				return nil
-			}
-		}
-		return nil
-	})
-	return out, last, err
-}
-
-// usableSubjects tells of templates in the order of their keys whether they may be
-// used; it reads each subject once.
-type usableSubjects struct {
-	s    *Store
-	tx   *bolt.Tx
-	last []byte
-	may  bool
-}
-
-func (u *usableSubjects) of(k []byte) (bool, error) {
-	subject, _, ok := bytes.Cut(k, []byte{0})
-	if !ok {
-		return false, badRecord("template", k, errors.New("its key is malformed"))
-	}
-	if u.last != nil && bytes.Equal(subject, u.last) {
-		return u.may, nil
-	}
-	sub, err := u.s.subject(u.tx, string(subject))
-	if err != nil {
-		return false, err
-	}
-	u.last, u.may = bytes.Clone(subject), u.s.Usable(sub)
-	return u.may, nil
 }
 
 // row is a template on its way into the file.

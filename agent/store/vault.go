@@ -401,23 +401,49 @@ func (s *Store) unseal(tx *bolt.Tx, value []byte, b Binding) ([]byte, error) {
 }
 
 func (v *vault) unseal(tx *bolt.Tx, value []byte, b Binding) ([]byte, error) {
+	return v.unsealTo(nil, &keyring{vault: v, tx: tx}, value, b)
+}
+
+// unsealTo appends the payload to dst.
+func (v *vault) unsealTo(dst []byte, ring *keyring, value []byte, b Binding) ([]byte, error) {
 	if len(value) > 0 && value[0] == plainVersion && v.adopting.Load() {
-		return bytes.Clone(value[1:]), nil
+		return append(dst, value[1:]...), nil
 	}
 	gen, model, sealed, err := splitSealed(value)
 	if err != nil {
 		return nil, err
 	}
-	k, err := v.ownerKeys(tx, b.Subject, gen)
+	k, err := ring.of(b.Subject, gen)
 	if err != nil {
 		return nil, err
 	}
 	b.Model, b.Version = model, sealedVersion
-	payload, err := k.of(b).Open(nil, nil, sealed, b.Bytes())
+	payload, err := k.of(b).Open(dst, nil, sealed, b.Bytes())
 	if err != nil {
 		return nil, errors.New("it is damaged, or belongs elsewhere")
 	}
 	return payload, nil
+}
+
+// keyring remembers the owner's keys that it unwrapped last. It lives as long as its
+// transaction, in which they cannot change.
+type keyring struct {
+	vault *vault
+	tx    *bolt.Tx
+	owner string
+	gen   uint32 // 0: none yet
+	keys  ownerKeys
+}
+
+func (r *keyring) of(owner string, gen uint32) (ownerKeys, error) {
+	if r.gen == gen && r.owner == owner {
+		return r.keys, nil
+	}
+	k, err := r.vault.ownerKeys(r.tx, owner, gen)
+	if err == nil {
+		r.owner, r.gen, r.keys = owner, gen, k
+	}
+	return k, err
 }
 
 // maxModel bounds the model's id in a sealed value.
