@@ -344,8 +344,8 @@ const (
 
 // fileOf returns the file that a transaction is on.
 func (s *Store) fileOf(tx *bolt.Tx) *dbFile {
-	for _, d := range s.files() {
-		if d.db == tx.DB() {
+	for _, d := range s.files() { // by path: another file's db may be swapped this moment
+		if d.path == tx.DB().Path() {
 			return d
 		}
 	}
