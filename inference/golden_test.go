@@ -39,7 +39,7 @@ func openWith(tb testing.TB, o inference.Options) *inference.Pipeline {
 	if err != nil {
 		tb.Fatalf("%v (run \"make setup\")", err)
 	}
-	set, err := models.Default()
+	set, err := models.ForProfile(models.Accurate)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -28,7 +28,7 @@ const (
 	DefaultNear     = "blazeface-short"
 	DefaultFar      = "blazeface-full"
 	DefaultMesh     = "facemesh-468"
-	DefaultEmbedder = AccurateEmbedder
+	DefaultEmbedder = FastEmbedder
 	DefaultLiveness = "fr-liveness-int8"
 )
 

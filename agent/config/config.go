@@ -282,7 +282,7 @@ func Default() Config {
 		Store: Store{MaxBytes: 256 << 20},
 		Log:   Log{Level: "info", Format: "text"},
 		Inference: Inference{
-			Profile: "accurate", Threads: 1, Parallel: 2,
+			Profile: "fast", Threads: 1, Parallel: 2,
 		},
 		Camera: Camera{Source: "0", Width: 1280, Height: 720, RealTime: true},
 		Match:  Match{Review: 70, Decline: 50},

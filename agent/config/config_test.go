@@ -62,7 +62,7 @@ var values = map[string]string{
 	"data": "/var/lib/postern", "device": "door-7", "tenant": "acme", "keys.root": "credential", "keys.dir": "/etc/postern", "keys.tpm": "/dev/tpmrm1", "keys.adopt_plain": "true",
 	"keys.rotate_every": "24h", "keys.purge_after": "1h", "enrol.require_consent": "false",
 	"log.level": "debug", "log.format": "json",
-	"inference.library": "/usr/lib/x.so", "inference.threads": "2", "inference.profile": "fast", "inference.parallel": "4",
+	"inference.library": "/usr/lib/x.so", "inference.threads": "2", "inference.profile": "accurate", "inference.parallel": "4",
 	"camera.source": "rtsp://camera/1", "camera.kind": "url", "camera.width": "640", "camera.height": "480",
 	"camera.fps": "15", "camera.rotate": "90", "camera.mirror": "true", "camera.crop.x": "0.1", "camera.crop.y": "0.2",
 	"camera.crop.w": "0.3", "camera.crop.h": "0.4", "camera.loop": "true", "camera.real_time": "false",

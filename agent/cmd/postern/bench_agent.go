@@ -38,7 +38,8 @@ func (c *cli) benchAgent(ctx context.Context, pictures []string, feed string, wa
 		return nil, err
 	}
 	data := filepath.Join(dir, "data")
-	if out, err := exec.CommandContext(ctx, exe, "enroll", "bench", pictures[0], "--data", data).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, exe, "enroll", "bench", pictures[0], "--data", data,
+		"--consent", "nobody: a benchmark", "--purpose", "benchmark").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("enrol for the benchmark: %s", out)
 	}
 	show := filepath.Join(dir, "camera")

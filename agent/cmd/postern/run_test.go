@@ -176,8 +176,8 @@ func TestRunBadge(t *testing.T) {
 	if a := postern(t, "enroll", "b44", face(t, "obama.jpg"), "--data", data); a.code != 0 {
 		t.Fatal(a.err)
 	}
-	// The budget leaves time for the race detector.
-	s := start(t, append(cameraOf(t, "obama3.jpg"), "--data", data, "--set", "live.budget=60s")...)
+	// Budget and patience leave time for the race detector.
+	s := start(t, append(cameraOf(t, "obama3.jpg"), "--data", data, "--set", "live.budget=60s", "--set", "live.gone=20s")...)
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	claim := func(id string) int {
 		resp, err := c.Post(s.url+"claim", "application/x-www-form-urlencoded", strings.NewReader("subject="+id))
@@ -230,7 +230,7 @@ func TestRunPortInUse(t *testing.T) {
 // same frame over and over, which no sensor does.
 func TestRepeatedPictureIsRefused(t *testing.T) {
 	data := enrolled(t)
-	camera := append(cameraOf(t, "obama.jpg"), "--set", "liveness.mode=passive", "--set", "live.budget=8s")
+	camera := append(cameraOf(t, "obama.jpg"), "--set", "liveness.mode=passive", "--set", "live.budget=20s", "--set", "live.gone=20s")
 	for _, live := range [][]string{nil, {"--live"}} {
 		a := postern(t, append(append(camera, "verify", "b44", "--json", "--data", data), live...)...)
 		var r agent.Result
