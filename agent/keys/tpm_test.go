@@ -21,11 +21,11 @@ import (
 )
 
 // softwareTPM starts Debian's swtpm for a test and gives its socket. Where it is not
-// installed the test says so and is passed over, unless POSTERN_SWTPM=required.
+// installed the test says so and is passed over, unless TEST_SWTPM=required.
 func softwareTPM(tb testing.TB) string {
 	tb.Helper()
 	program, err := exec.LookPath("swtpm")
-	if err != nil && os.Getenv("POSTERN_SWTPM") == "required" {
+	if err != nil && os.Getenv("TEST_SWTPM") == "required" {
 		tb.Fatal("swtpm is not installed: apt-get install swtpm")
 	}
 	if err != nil {

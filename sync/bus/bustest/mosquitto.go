@@ -11,7 +11,7 @@ import (
 )
 
 // Mosquitto starts Debian's broker for a test and gives its address. Where it is not
-// installed the test says so and is passed over, unless POSTERN_MOSQUITTO=required.
+// installed the test says so and is passed over, unless TEST_MOSQUITTO=required.
 func Mosquitto(tb testing.TB) string {
 	tb.Helper()
 	p := StartMosquitto(tb, FreePort(tb))
@@ -76,7 +76,7 @@ func findMosquitto(tb testing.TB) string {
 			return path
 		}
 	}
-	if os.Getenv("POSTERN_MOSQUITTO") == "required" {
+	if os.Getenv("TEST_MOSQUITTO") == "required" {
 		tb.Fatal("mosquitto is not installed: apt-get install mosquitto")
 	}
 	tb.Skip("mosquitto is not installed (Debian package mosquitto): this broker is not tested here")
