@@ -97,8 +97,11 @@ func (s *Store) Erase(id, actor string) (removed int, t Tombstone, err error) {
 // tombstone voids all enrolments up to now, also those that another device has
 // made of the same person and that may be on their way.
 func (s *Store) tombstone(id string, version uint64) Tombstone {
-	t := Tombstone{Tag: hex.EncodeToString(s.tag(id)), At: s.now()}
-	t.Version = max(version, uint64(max(0, t.At.UnixMicro())))
+	return s.signTombstone(id, max(version, uint64(max(0, s.now().UnixMicro()))))
+}
+
+func (s *Store) signTombstone(id string, version uint64) Tombstone {
+	t := Tombstone{Tag: hex.EncodeToString(s.tag(id)), Version: version, At: s.now()}
 	t.Signature = hex.EncodeToString(ed25519.Sign(s.signer, t.text()))
 	return t
 }

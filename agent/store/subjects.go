@@ -16,9 +16,10 @@ type SubjectInfo struct {
 }
 
 // PutSubject creates a subject or changes the name of an existing one, and
-// returns it as stored. CreatedAt and Version of an existing subject stay, and its
-// Consent when none is given; UpdatedAt is set. A new subject whose Version an
-// erasure has voided is agent.CodeConflict; one without a Version gets a new one. Repeating it changes nothing but UpdatedAt.
+// returns it as stored. CreatedAt of an existing subject stays, its Version when the one
+// given is not greater, and its Consent when none is given; UpdatedAt is set. A Version
+// that an erasure has voided is agent.CodeConflict; a new subject without a Version gets
+// a new one. Repeating it changes nothing but UpdatedAt.
 func (s *Store) PutSubject(sub agent.Subject) (agent.Subject, error) {
 	if err := agent.ValidateSubject(sub.ID, sub.Name); err != nil {
 		return agent.Subject{}, err
@@ -106,7 +107,7 @@ func (s *Store) putSubject(tx *bolt.Tx, sub agent.Subject) (agent.Subject, error
 	if err != nil && !isNew {
 		return agent.Subject{}, err
 	}
-	if isNew {
+	if isNew || sub.Version > 0 { // a voided enrolment must not join one made after it either
 		if sub.Version, err = s.nextVersion(tx, sub.ID, sub.Version); err != nil {
 			return agent.Subject{}, err
 		}
