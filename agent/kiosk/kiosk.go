@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postern/agent"
+	"postern/agent/ui"
 	"postern/agent/watch"
 )
 
@@ -60,6 +61,8 @@ func (s *Server) Handler() http.Handler {
 	files := http.FileServerFS(static)
 	mux.Handle("GET /{$}", files)
 	mux.Handle("GET /assets/", http.StripPrefix("/assets/", files))
+	mux.Handle("GET /ui/", ui.Assets())
+	mux.Handle("GET /design", ui.Design())
 	mux.HandleFunc("GET /live.mjpg", s.live)
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("GET /status", s.status)
