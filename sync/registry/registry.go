@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"postern/agent"
+	"postern/sync/atomicfile"
 	"postern/sync/wire"
 )
 
@@ -136,36 +137,15 @@ func (r Registry) List() ([]Device, error) {
 func (r Registry) path(name string) string { return filepath.Join(r.Dir, name+".json") }
 
 // write replaces a device's file, so that a reader finds the old or the new one.
-func (r Registry) write(d Device) (err error) {
+func (r Registry) write(d Device) error {
 	raw, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
-		return unusable(r.Dir, err)
+	if err := atomicfile.Write(r.path(d.Name), append(raw, '\n')); err != nil {
+		return unusable(r.path(d.Name), err)
 	}
-	f, err := os.CreateTemp(r.Dir, ".new-*")
-	if err != nil {
-		return unusable(r.Dir, err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-			err = unusable(r.path(d.Name), err)
-		}
-	}()
-	_, err = f.Write(append(raw, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), r.path(d.Name)); err != nil {
-		return err
-	}
-	dir, err := os.Open(r.Dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil
 }
 
 func unusable(path string, err error) error {
