@@ -22,6 +22,9 @@ const (
 	AuditSystem    AuditAction = "system"    // the agent itself: start, recovery, compaction
 )
 
+// ActorHub is who acts when a hub has asked for it.
+const ActorHub = "hub"
+
 // AuditEvent is one deed. The log keeps Tag, a keyed hash of Subject, and not
 // Subject itself, which is filled in on reading for people that are still enrolled:
 // once somebody is erased the log names nobody. Detail must hold nothing personal.

@@ -119,7 +119,7 @@ func (s *Store) erase(tx *bolt.Tx, id string, t Tombstone, actor string) (remove
 	if err = addNumber(bucket(tx, bucketMeta), keySubjects, -1); err != nil {
 		return 0, err
 	}
-	if err = putTombstone(tx, t); err != nil {
+	if err = errors.Join(putTombstone(tx, t), s.erasedInFleet(tx, id, t)); err != nil {
 		return 0, err
 	}
 	return removed, s.audit(tx, agent.AuditEvent{Action: agent.AuditErase, Actor: actor, Subject: id,
@@ -140,11 +140,18 @@ func putTombstone(tx *bolt.Tx, t Tombstone) error {
 
 // erased returns the tombstone of an id; its version is 0 when there is none.
 func (s *Store) erased(tx *bolt.Tx, id string) (Tombstone, error) {
-	v := bucket(tx, bucketErased).Get(s.tag(id))
-	if v == nil {
-		return Tombstone{}, nil
+	var t Tombstone
+	if v := bucket(tx, bucketErased).Get(s.tag(id)); v != nil {
+		var err error
+		if t, err = openTombstone(s.tag(id), v); err != nil {
+			return Tombstone{}, err
+		}
 	}
-	return openTombstone(s.tag(id), v)
+	e, err := s.fleetErasure(tx, s.FleetTag(id)) // also somebody who was never here
+	if e.Version > t.Version {
+		t.Version, t.At = e.Version, e.At
+	}
+	return t, err
 }
 
 func openTombstone(k, v []byte) (Tombstone, error) {

@@ -25,8 +25,10 @@ func (s *Store) identity() error {
 	}
 	s.signer = ed25519.NewKeyFromSeed(seed)
 	clear(seed)
-	s.pepper, err = s.secret(rowPepper, keys.Size)
-	return err
+	if s.pepper, err = s.secret(rowPepper, keys.Size); err != nil {
+		return err
+	}
+	return s.readFleetKey()
 }
 
 func (s *Store) secret(row string, size int) ([]byte, error) {

@@ -22,6 +22,14 @@ const (
 	bucketSpaces    = "spaces"    // embedding space -> dimension, uint64
 	bucketErased    = "erased"    // tag of a subject -> tombstone; see erase.go
 
+	// templates.db, for a fleet; see fleet.go, feed.go and desired.go
+	bucketFleetErased = "fleet_erased" // tag by the fleet's key -> Erasure
+	bucketManaged     = "managed"      // device: the same -> listed or not, id of the subject
+	bucketChanges     = "changes"      // hub: version -> what changed then, and not since
+	bucketChanged     = "changed"      // hub: the same -> version
+	bucketStamps      = "stamps"       // hub: version -> random mark
+	bucketAccess      = "access"       // hub: subject id -> Access
+
 	// results.db
 	bucketResults   = "results"    // seq -> result
 	bucketIDs       = "result_ids" // result id -> seq
@@ -51,6 +59,11 @@ const (
 	keyAcked       = "acked_seq"   // results.db: the newest result that the hub has
 	keyRecovered   = "recovered"   // the Rung of a recovery that has not been settled yet
 	keyResync      = "resync"      // records were lost; the Rung
+
+	keyFeed    = "feed"          // templates.db of a hub: the newest version of desired state
+	keyDesired = "desired"       // templates.db of a device: the version that it has, and its stamp
+	keyFloor   = "desired_floor" // templates.db of a device: the newest version that a hub has told it of
+	keySweep   = "desired_sweep" // templates.db of a device: a full listing is under way
 
 	keyResults = "results" // results.db: how many there are
 	keyPending = "pending" // results.db: how many of them the hub has not acknowledged

@@ -31,6 +31,7 @@ func templatesSchema() schema {
 		{"subjects and templates", createBuckets(bucketSubjects, bucketTemplates, bucketSpaces)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
 		{"audit and erasures", createBuckets(bucketAudit, bucketErased)},
+		{"fleet", createBuckets(bucketFleetErased, bucketManaged, bucketChanges, bucketChanged, bucketStamps, bucketAccess)},
 	}, sealed: []sealedRows{
 		{bucketAudit, bindAudit},
 		{bucketSubjects, func(_ *Store, k, _ []byte) (Binding, int, error) { return subjectBinding(string(k)), 0, nil }},

@@ -27,8 +27,10 @@ type Store struct {
 	opts      Options
 	lock      *os.File
 	root      Root
-	signer    ed25519.PrivateKey // signs audit checkpoints and tombstones
-	pepper    []byte             // keys the hashes of personal ids
+	signer    ed25519.PrivateKey     // signs audit checkpoints and tombstones
+	pepper    []byte                 // keys the hashes of personal ids
+	fleet     atomic.Pointer[[]byte] // the same within a fleet; nil without one
+	newsC     chan struct{}          // see FleetNews
 	templates *dbFile
 	results   *dbFile
 	cases     *dbFile
@@ -73,7 +75,7 @@ func open(o Options, templates, results schema) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, lock: lock, brokenC: make(chan struct{})}
+	s := &Store{opts: o, lock: lock, brokenC: make(chan struct{}), newsC: make(chan struct{}, 1)}
 	if s.templates, err = s.openSound(TemplatesFile, templates); err == nil {
 		s.results, err = s.openSound(ResultsFile, results)
 	}
@@ -170,6 +172,7 @@ func (s *Store) Close() error {
 		}
 		clear(s.signer)
 		clear(s.pepper)
+		clear(s.FleetKey())
 		s.closeErr = errors.Join(append(errs, s.lock.Close())...)
 	})
 	return s.closeErr

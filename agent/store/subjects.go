@@ -141,7 +141,10 @@ func (s *Store) writeSubject(tx *bolt.Tx, sub agent.Subject) error {
 	if err != nil {
 		return err
 	}
-	return bucket(tx, bucketSubjects).Put([]byte(sub.ID), v)
+	if err := bucket(tx, bucketSubjects).Put([]byte(sub.ID), v); err != nil {
+		return err
+	}
+	return s.touch(tx, changeSubject+sub.ID)
 }
 
 func subjectBinding(id string) Binding { return Binding{Kind: KindSubject, Subject: id} }

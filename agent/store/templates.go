@@ -131,6 +131,9 @@ func (s *Store) DeleteTemplate(subject, template string) error {
 		if err := addNumber(bucket(tx, bucketMeta), keyTemplates, -1); err != nil {
 			return err
 		}
+		if err := s.touch(tx, changeSubject+subject); err != nil {
+			return err
+		}
 		return s.audit(tx, agent.AuditEvent{Action: agent.AuditErase, Subject: subject, Detail: map[string]string{"template": template}})
 	})
 }
@@ -256,6 +259,9 @@ func (s *Store) addTemplates(tx *bolt.Tx, subject string, rows []row, deed agent
 			Fix:     "delete a template first or enrol anew"}
 	}
 	if err := addNumber(bucket(tx, bucketMeta), keyTemplates, added); err != nil {
+		return err
+	}
+	if err := s.touch(tx, changeSubject+subject); err != nil {
 		return err
 	}
 	deed.Subject, deed.Detail = subject, map[string]string{"templates": fmt.Sprint(len(rows))}
