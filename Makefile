@@ -17,7 +17,6 @@ LDFLAGS   = -X main.version=$(VERSION) -X main.built=$(BUILT)
 FUZZTIME ?= 10s
 SOAKTIME ?= 1h
 ROUNDS   ?= 1000
-ROUNDS   ?= 1000
 CUTS     ?= 500
 ARGS     ?=
 DATA     ?=
@@ -49,8 +48,9 @@ race: setup ## run the tests under the race detector
 	go test -race -short -timeout 30m $$(go list ./... | grep -v /agent/cmd/postern$$)
 	go test -race -short -timeout 30m -run 'TestRun(Badge|Page|PortInUse)$$' ./agent/cmd/postern
 
-bench: setup build ## measure each stage of a match
-	@bin/postern bench .cache/faces/obama.jpg .cache/faces/obama2.jpg $(ARGS)
+bench: setup build ## measure each stage of a match, live rate, memory and first decision
+	@cross/sample.sh feed.avi first.avi
+	@bin/postern bench .cache/faces/obama.jpg .cache/faces/obama2.jpg --feed .cache/sample/feed.avi --first .cache/sample/first.avi $(ARGS)
 
 bench-api: setup build ## load a started agent, at api.parallel=2
 	@AGENT_FLAGS="--set api.parallel=2" cross/clients/agent.sh sh -c 'bin/postern bench api .cache/faces/obama.jpg .cache/faces/obama2.jpg --url $$API_URL --key $$API_KEY $(ARGS)'

@@ -7,12 +7,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 postern=bin/postern
 sample=.cache/sample
 data=data/demo
-mkdir -p $sample data
+mkdir -p data
 
-if [ ! -f $sample/feed.avi ]; then
-	echo 'rendering the sample feed (once, about a minute)'
-	$postern camera sample --faces .cache/faces --out $sample/feed.avi
-fi
+cross/sample.sh feed.avi
 if ! $postern --data $data subjects show obama >/dev/null 2>&1; then
 	$postern --data $data enroll obama .cache/faces/obama.jpg --name 'Barack Obama' \
 		--consent 'nobody: a public-domain portrait' --purpose 'demonstration'

@@ -22,6 +22,8 @@ import (
 // Options set the format of the film. The zero value is good.
 type Options struct {
 	FPS      float64               // 20 when 0
+	From     time.Duration         // the moment of the script at which the film begins
+	For      time.Duration         // how long it lasts; 0: to the end of the script
 	Seed     uint64                // of the sensor noise
 	Progress func(done, total int) // called after every frame, from one goroutine; may be nil
 }
@@ -79,7 +81,7 @@ func (st *stage) film(ctx context.Context, f *os.File) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	total := int(Length().Seconds() * st.o.FPS)
+	total := st.frames()
 	results, wait := st.render(ctx, total)
 	defer wait()
 	defer cancel() // runs before wait: the workers must know to stop
@@ -137,7 +139,16 @@ func (st *stage) render(ctx context.Context, total int) (results []chan result, 
 	}
 }
 
-// at returns the time of frame i.
+// frames is how many the film has, one at least.
+func (st *stage) frames() int {
+	long := max(0, Length()-st.o.From)
+	if st.o.For > 0 {
+		long = min(long, st.o.For)
+	}
+	return max(1, int(long.Seconds()*st.o.FPS))
+}
+
+// at returns the moment of the script that frame i shows.
 func (st *stage) at(i int) time.Duration {
-	return time.Duration(float64(i) / st.o.FPS * float64(time.Second))
+	return st.o.From + time.Duration(float64(i)/st.o.FPS*float64(time.Second))
 }

@@ -216,3 +216,16 @@ func BenchmarkFrame(b *testing.B) {
 		}
 	}
 }
+
+// TestRenderPart: a part of the film shows what the whole one shows at that moment.
+func TestRenderPart(t *testing.T) {
+	for _, c := range []struct {
+		from, long time.Duration
+		frames     int
+	}{{0, 0, 48}, {40 * time.Second, 0, 8}, {40 * time.Second, 3 * time.Second, 3}, {47 * time.Second, time.Hour, 1}, {time.Hour, 0, 1}} {
+		st := &stage{o: Options{FPS: 1, From: c.from, For: c.long}}
+		if n := st.frames(); n != c.frames || st.at(2) != c.from+2*time.Second {
+			t.Errorf("from %v for %v: %d frames, the third at %v", c.from, c.long, n, st.at(2))
+		}
+	}
+}

@@ -34,20 +34,29 @@ type benchReport struct {
 	Live    float64  `json:"live_fps"`
 
 	Agent *agentReport `json:"agent,omitempty"`
+	Aims  []aim        `json:"aims"`
+
+	near string // the network that is the yardstick
 }
+
+// bareStage starts the name of a stage that is one bare invoke of a network.
+const bareStage = "bare invoke "
 
 func (c *cli) benchCmd() *cobra.Command {
 	var rounds, size int
-	var feed string
-	var watch time.Duration
+	f := feeds{wait: time.Minute}
 	cmd := &cobra.Command{
 		Use:   "bench PICTURE PICTURE",
 		Short: "Time every stage of a match on this machine",
 		Long: `Time every stage of a match of two pictures, the whole match from file to
 decision, and the bare invokes of the networks it needs, all in one run: the
 ratio says what everything around the networks costs. Also analyses the first
-picture, in the middle of a frame of 1280x720, as fast as it can.`,
-		Example: "  postern bench a.jpg b.jpg",
+picture, in the middle of a frame of 1280x720, as fast as it can.
+
+With --feed and --first it also starts agents before these films and measures memory,
+rate and the time to the first decision. In both films comes who is on the first picture.
+"postern camera sample" renders such films; "make bench" does all of it.`,
+		Example: "  postern bench a.jpg b.jpg\n  postern bench a.jpg b.jpg --feed film.avi --first door.avi",
 		Args:    args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			cfg, err := c.settings()
@@ -74,24 +83,30 @@ picture, in the middle of a frame of 1280x720, as fast as it can.`,
 			if err != nil {
 				return err
 			}
-			if feed != "" {
-				if r.Agent, err = c.benchAgent(cmd.Context(), a, feed, watch); err != nil {
+			if err := b.Close(); err != nil { // the agents shall have the machine for themselves
+				return err
+			}
+			if f.film != "" {
+				if r.Agent, err = c.benchAgent(cmd.Context(), a[0], f); err != nil {
 					return err
 				}
 			}
+			r.Aims = r.aims()
 			return c.print(r, r.text())
 		},
 	}
 	cmd.Flags().IntVarP(&rounds, "rounds", "n", 200, "rounds to measure")
 	cmd.Flags().IntVar(&size, "size", 250, "first cut both pictures to squares of this size around the face; 0 takes them as they are")
-	cmd.Flags().StringVar(&feed, "feed", "", "also start the agent before this video and measure memory, rate and the time to its first decision")
-	cmd.Flags().DurationVar(&watch, "watch", 20*time.Second, "how long to let it watch the video")
+	cmd.Flags().StringVar(&f.film, "feed", "", "also start an agent before this film, and measure memory and rate")
+	cmd.Flags().StringVar(&f.first, "first", "", "with --feed: time the first decision on this film, which shows the person from its first frame")
+	cmd.Flags().IntVar(&f.starts, "starts", 5, "how often to start for the first decision")
+	cmd.Flags().DurationVar(&f.watch, "watch", 20*time.Second, "how long to let it watch the film of --feed")
 	cmd.AddCommand(c.benchSearchCmd(), c.benchAPICmd(), c.benchStoreCmd())
 	return cmd
 }
 
 func (c *cli) bench(ctx context.Context, b *brain, paths []string, rounds int) (*benchReport, error) {
-	r := &benchReport{Machine: machine(), Rounds: rounds}
+	r := &benchReport{Machine: machine(), Rounds: rounds, near: b.set.Near.Manifest.ID}
 	s := &samples{byStage: map[string][]time.Duration{}}
 	bar := c.bar("bench", rounds)
 	defer bar.done()
@@ -118,7 +133,7 @@ func (c *cli) bench(ctx context.Context, b *brain, paths []string, rounds int) (
 		return nil, err
 	}
 	for _, n := range bare {
-		s.byStage["bare invoke "+n.Model] = n.Times
+		s.byStage[bareStage+n.Model] = n.Times
 		if n.PerFace {
 			r.Bare += 2 * ms(median(n.Times))
 		}
@@ -172,7 +187,7 @@ func (s *samples) timings() []timing {
 	names := slices.Clone(stageOrder)
 	var bare []string
 	for n := range s.byStage {
-		if strings.HasPrefix(n, "bare") {
+		if strings.HasPrefix(n, bareStage) {
 			bare = append(bare, n)
 		}
 	}
@@ -235,9 +250,13 @@ func (r *benchReport) text() string {
 	text := fmt.Sprintf("%s, %d rounds\n%sbare invokes of one match: %.2f ms; whole match %.2f ms, ratio %.2f (one after the other: %.2f)\nlive: %.0f frames/s at 1280x720\n",
 		r.Machine, r.Rounds, t, r.Bare, r.Whole, r.Ratio, r.OneCore, r.Live)
 	if a := r.Agent; a != nil {
-		text += fmt.Sprintf("agent: first decision %.0f ms after the start of the process; after %.0f s of video %d MB resident, %.1f frames/s analysed\n",
-			a.FirstDecision, a.Watched, a.RSS, a.FPS)
+		text += fmt.Sprintf("agent: %d MB resident after %.0f s of film (%d its own, %d of files), %.1f frames/s analysed\n",
+			a.RSS.Total, a.Watched, a.RSS.Anonymous, a.RSS.Files, a.FPS)
+		if a.Starts > 0 {
+			text += fmt.Sprintf("agent: address %.0f ms and first decision %.0f ms after the start of the process, median of %d\n", a.Ready, a.FirstDecision, a.Starts)
+		}
 	}
+	text += r.yardstick() + aimsText(r.Aims)
 	return text
 }
 

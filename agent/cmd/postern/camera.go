@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -124,6 +125,7 @@ func (p picture) At(x, y int) color.Color {
 // cameraSample renders the film that "make run" shows to the agent.
 func (c *cli) cameraSample() *cobra.Command {
 	var faces, out string
+	var from, long time.Duration
 	cmd := &cobra.Command{
 		Use:   "sample --faces DIR --out FILE",
 		Short: "Render a sample camera feed from the test portraits",
@@ -140,7 +142,7 @@ the portraits that "make setup" fetches.`,
 				return err
 			}
 			var b bar
-			o := sample.Options{Progress: func(done, total int) {
+			o := sample.Options{From: from, For: long, Progress: func(done, total int) {
 				if done == 1 {
 					b = c.bar("render", total)
 				}
@@ -155,5 +157,7 @@ the portraits that "make setup" fetches.`,
 	}
 	cmd.Flags().StringVar(&faces, "faces", "", "folder of the portraits")
 	cmd.Flags().StringVar(&out, "out", "", "file to write (.avi)")
+	cmd.Flags().DurationVar(&from, "from", 0, "begin at this moment of the film")
+	cmd.Flags().DurationVar(&long, "for", 0, "render so much of it; 0: to its end")
 	return cmd
 }

@@ -100,7 +100,7 @@ func TestSoak(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		samples = append(samples, sampled{rss, runtime.NumGoroutine(), int(litert.Live())})
+		samples = append(samples, sampled{rss.Total, runtime.NumGoroutine(), int(litert.Live())})
 		t.Logf("%+v", samples[len(samples)-1])
 	}
 	u, err := firstUpdate(t.Context(), s.url+"events")
