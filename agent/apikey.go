@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
@@ -52,6 +53,23 @@ type APIKey struct {
 	CreatedAt   time.Time           `json:"created_at"`
 	ExpiresAt   time.Time           `json:"expires_at"` // zero: never
 	RevokedAt   time.Time           `json:"revoked_at"` // zero: not revoked
+}
+
+// DefaultApplication is whose everything is that names no other.
+const DefaultApplication = "default"
+
+// ApplicationOr is the application, or the default one.
+func ApplicationOr(name string) string { return cmp.Or(name, DefaultApplication) }
+
+// CheckApplication refuses what cannot be the name of an application.
+func CheckApplication(name string) error {
+	inside := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
+	}
+	if name == "" || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return !inside(r) }) {
+		return &Error{Code: CodeInvalid, Message: fmt.Sprintf("application %s is not 1 to 64 letters, digits, '-', '_' or '.'", quoteShort(name)), Fix: "name it for example visitors"}
+	}
+	return nil
 }
 
 const (

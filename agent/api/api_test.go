@@ -150,6 +150,40 @@ func (f *fakeSaver) Media(id string) (agent.Media, error) {
 	return agent.Media{}, &agent.Error{Code: agent.CodeNotFound, Message: "gone"}
 }
 
+func (f *fakeSaver) HasMedia(id string) bool { _, err := f.Media(id); return err == nil }
+
+// fakeReplays is a replayStore in memory.
+type fakeReplays struct {
+	mu   sync.Mutex
+	all  map[string]agent.Replay
+	fail error // of PutReplay
+}
+
+func (f *fakeReplays) Replay(caller, key string) (agent.Replay, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r, ok := f.all[caller+" "+key]; ok {
+		return r, nil
+	}
+	return agent.Replay{}, &agent.Error{Code: agent.CodeNotFound, Message: "new"}
+}
+
+func (f *fakeReplays) PutReplay(caller, key string, r agent.Replay) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail == nil {
+		f.all[caller+" "+key] = r
+	}
+	return f.fail
+}
+
+func (f *fakeReplays) DropReplay(caller, key string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.all, caller+" "+key)
+	return nil
+}
+
 func (f *fakeSaver) MediaKey() ([]byte, error) { return bytes.Repeat([]byte{7}, 32), nil }
 
 // bench is a server under test.
@@ -160,15 +194,17 @@ type bench struct {
 	keys    fakeKeys
 	faces   *fakeFaces
 	saver   *fakeSaver
+	replays *fakeReplays
 	token   string
 	tb      testing.TB
 }
 
 func newBench(tb testing.TB, change ...func(*Config)) *bench {
 	tb.Helper()
-	b := &bench{tb: tb, clock: &clock{t: time.Date(2026, 6, 12, 1, 4, 42, 763237000, time.UTC)}, keys: fakeKeys{}, faces: &fakeFaces{}}
+	b := &bench{tb: tb, clock: &clock{t: time.Date(2026, 6, 12, 1, 4, 42, 763237000, time.UTC)}, keys: fakeKeys{}, faces: &fakeFaces{},
+		replays: &fakeReplays{all: map[string]agent.Replay{}}}
 	b.saver = &fakeSaver{media: map[string]agent.Media{}, now: b.clock.now}
-	c := Config{Keys: b.keys, Compare: b.faces, Saved: b.saver, Media: b.saver, Now: b.clock.now}
+	c := Config{Keys: b.keys, Replays: b.replays, Compare: b.faces, Saved: b.saver, Media: b.saver, Now: b.clock.now}
 	for _, fn := range change {
 		fn(&c)
 	}

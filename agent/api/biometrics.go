@@ -157,10 +157,18 @@ type envelope struct {
 	VendorData *string         `json:"vendor_data"`
 	Metadata   json.RawMessage `json:"metadata"`
 	CreatedAt  string          `json:"created_at"`
+
+	at time.Time
 }
 
-func (s *Server) envelope(c common) envelope {
-	e := envelope{RequestID: s.NewID(), Metadata: c.metadata, CreatedAt: Time(s.Now())}
+// envelope names the request. One that is sent again under an Idempotency-Key keeps its
+// name and its time.
+func (s *Server) envelope(ctx context.Context, c common) envelope {
+	id, at := s.NewID(), s.Now()
+	if r := replayIn(ctx); r != nil {
+		id, at, r.unsaved = r.Record, r.At, !c.save
+	}
+	e := envelope{RequestID: id, Metadata: c.metadata, CreatedAt: Time(at), at: at}
 	if c.vendorData != "" {
 		e.VendorData = &c.vendorData
 	}
@@ -299,8 +307,12 @@ func rounded(v float64, digits int) float64 {
 }
 
 // picture names a picture that will be stored.
-func (s *Server) picture(kind string, u Upload) Picture {
-	return Picture{Media: s.NewID(), Kind: kind, Upload: u, ContentType: contentType(u.Data)}
+func (s *Server) picture(ctx context.Context, kind string, u Upload) Picture {
+	id := s.NewID()
+	if record := recordOf(ctx); record != "" {
+		id = record + "-" + kind
+	}
+	return Picture{Media: id, Kind: kind, Upload: u, ContentType: contentType(u.Data)}
 }
 
 // save hands a request over to be kept. What cannot be kept is not answered.

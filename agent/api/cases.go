@@ -53,7 +53,7 @@ type handler = func(http.ResponseWriter, *http.Request) error
 // scopeOf is what a caller may see.
 func scopeOf(ctx context.Context) cases.Scope {
 	c := CallerOf(ctx)
-	return cases.Scope{Sandbox: c.Sandbox, Workflows: c.Workflows}
+	return cases.Scope{Application: c.Application, Sandbox: c.Sandbox, Workflows: c.Workflows, Record: recordOf(ctx)}
 }
 
 // linksFor makes the addresses in an answer to r. Callers without access to media
@@ -75,19 +75,11 @@ func (s *Server) WebhookLinks(base string) cases.Links {
 		base = s.PublicURL
 	}
 	return cases.Links{Host: base, Media: func(id string) string {
-		if s.links == nil {
+		if s.links == nil || !s.Media.HasMedia(id) {
 			return ""
 		}
 		return s.links.URL(base, id)
 	}}
-}
-
-// path reads a UUID of the path. What is not one names nothing.
-func pathUUID(r *http.Request, name string) (string, error) {
-	if id := r.PathValue(name); IsUUID(id) {
-		return id, nil
-	}
-	return "", NotFound()
 }
 
 // listTimes are the two forms in which clients send dates.

@@ -69,11 +69,11 @@ func (s *Server) faceMatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	e := s.envelope(m.common)
+	e := s.envelope(ctx, m.common)
 	e.FaceMatch = block
 	if m.save {
-		rec.ID, rec.Service, rec.Caller, rec.CreatedAt = e.RequestID, "FACE_MATCH", c, s.Now()
-		source, target := s.picture("source_image", m.ref), s.picture("target_image", m.user)
+		rec.ID, rec.Service, rec.Caller, rec.CreatedAt = e.RequestID, "FACE_MATCH", c, e.at
+		source, target := s.picture(ctx, "source_image", m.ref), s.picture(ctx, "target_image", m.user)
 		rec.Pictures = []Picture{source, target}
 		if err := s.save(ctx, rec); err != nil {
 			return err

@@ -46,12 +46,12 @@ func (s *Server) faceSearch(w http.ResponseWriter, r *http.Request) error {
 	}
 	block.Total = len(block.Matches)
 	block.Status = statusOfWarnings(block.Warnings)
-	e := s.envelope(cm)
+	e := s.envelope(ctx, cm)
 	e.FaceSearch = block
 	if cm.save {
-		rec.ID, rec.Service, rec.Caller, rec.CreatedAt = e.RequestID, "FACE_SEARCH", c, s.Now()
+		rec.ID, rec.Service, rec.Caller, rec.CreatedAt = e.RequestID, "FACE_SEARCH", c, e.at
 		rec.Status, rec.Warnings, rec.Matches = block.Status, block.Warnings, block.Matches
-		rec.Pictures = []Picture{s.picture("reference_image", u)}
+		rec.Pictures = []Picture{s.picture(ctx, "reference_image", u)}
 		if err := s.save(ctx, rec); err != nil {
 			return err
 		}

@@ -2,44 +2,66 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"io"
 	"mime"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
+
+	"postern/agent"
 )
 
 const (
-	replayLife    = 24 * time.Hour
-	maxReplays    = 2048
 	maxReplayBody = 16 << 10
 	maxReplayKey  = 255
 )
 
-// replays remembers the answers to requests that carried an Idempotency-Key, in
-// memory: the newest 2048 of the last 24 hours. A restart forgets them.
-type replays struct {
-	now func() time.Time
+// replayStore remembers requests that carry an Idempotency-Key, durably.
+type replayStore interface {
+	// Replay returns what is known of a caller's request; agent.CodeNotFound when it is new.
+	Replay(caller, key string) (agent.Replay, error)
+	PutReplay(caller, key string, r agent.Replay) error
+	DropReplay(caller, key string) error
+}
 
-	mu    sync.Mutex // guards the fields below
-	byKey map[replayKey]*replay
-	order []replayKey // oldest first
+// replays leads requests that are sent again to what they came to at first. A request is
+// noted, with the id of what it will make, before it is worked on, and its answer before
+// it is given: a try after a crash finds the answer, or what was made, or makes it.
+type replays struct {
+	store replayStore
+	now   func() time.Time
+
+	mu   sync.Mutex // guards busy
+	busy map[replayKey]bool
 }
 
 type replayKey struct{ caller, key string }
 
-type replay struct {
-	print  [32]byte // of method, path and body
-	at     time.Time
-	done   bool
-	status int
-	header http.Header
-	body   []byte
+// underway is a request with an Idempotency-Key that is being worked on.
+type underway struct {
+	agent.Replay
+	unsaved bool // its caller wants nothing of it kept, so neither is the answer
 }
 
-func newReplays(now func() time.Time) *replays {
-	return &replays{now: now, byKey: map[replayKey]*replay{}}
+type underwayKey struct{}
+
+// replayIn returns what is known of the request itself; nil without an Idempotency-Key.
+func replayIn(ctx context.Context) *underway {
+	r, _ := ctx.Value(underwayKey{}).(*underway)
+	return r
+}
+
+// recordOf is the id of what a request makes; "" leaves it to the maker.
+func recordOf(ctx context.Context) string {
+	if r := replayIn(ctx); r != nil {
+		return r.Record
+	}
+	return ""
 }
 
 // idempotent runs the route, or repeats what it answered to the same request before.
@@ -61,23 +83,29 @@ func (s *Server) idempotent(rt *Route, c *Caller, w http.ResponseWriter, r *http
 		return err
 	}
 	k := replayKey{c.ID, key}
-	old, err := s.replays.begin(k, print)
+	done, err := s.replays.take(k)
 	if err != nil {
 		return err
 	}
-	if old != nil {
-		old.write(w)
+	defer done()
+	known, err := s.replays.begin(k, print)
+	if err != nil {
+		return err
+	}
+	if known.Status != 0 {
+		w.Header().Set("Idempotency-Replayed", "true")
+		writeReplay(w, known)
 		return nil
 	}
-	return s.replays.run(k, rt, w, r)
+	return s.replays.run(k, &underway{Replay: known}, rt, w, r)
 }
 
 // fingerprint reads the body, leaves a copy for the handler and digests it. The
 // boundary of a multipart body changes from try to try and does not count.
-func fingerprint(r *http.Request) (sum [32]byte, err error) {
+func fingerprint(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return sum, err
+		return nil, err
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	same := body
@@ -87,99 +115,117 @@ func fingerprint(r *http.Request) (sum [32]byte, err error) {
 	h := sha256.New()
 	io.WriteString(h, r.Method+" "+r.URL.RequestURI()+"\n")
 	h.Write(same)
-	return [32]byte(h.Sum(nil)), nil
+	return h.Sum(nil), nil
 }
 
-// begin returns the finished answer for the key, or nil after taking note that this
-// request is now under way.
-func (p *replays) begin(k replayKey, print [32]byte) (*replay, error) {
+// take lets one request at a time have a key.
+func (p *replays) take(k replayKey) (done func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old := p.byKey[k]
-	if old != nil && p.now().Sub(old.at) >= replayLife {
-		old = nil
-	}
-	switch {
-	case old == nil:
-		p.byKey[k] = &replay{print: print, at: p.now()}
-		p.order = append(p.order, k)
-		p.trim()
-		return nil, nil
-	case old.print != print:
-		return nil, Detail(http.StatusUnprocessableEntity, "This Idempotency-Key was used for another request.")
-	case !old.done:
+	if p.busy[k] {
 		return nil, &Error{Status: http.StatusConflict, RetryAfter: time.Second,
 			Body: map[string]string{"detail": "A request with this Idempotency-Key is under way."}}
 	}
-	return old, nil
-}
-
-func (p *replays) trim() {
-	for len(p.order) > maxReplays {
-		delete(p.byKey, p.order[0])
-		p.order = p.order[1:]
-	}
-}
-
-// run handles the request and keeps its answer, unless it is one that a second try
-// may better.
-func (p *replays) run(k replayKey, rt *Route, w http.ResponseWriter, r *http.Request) error {
-	t := &tee{ResponseWriter: w}
-	kept := false
-	defer func() {
-		if !kept {
-			p.forget(k)
-		}
-	}()
-	err := rt.Handle(t, r)
-	if err == nil && t.status < 300 && !t.overflow {
+	p.busy[k] = true
+	return func() {
 		p.mu.Lock()
-		if e := p.byKey[k]; e != nil {
-			e.done, e.status, e.body = true, t.status, t.body.Bytes()
-			e.header = http.Header{"Content-Type": w.Header()["Content-Type"]}
-			kept = true
-		}
-		p.mu.Unlock()
+		defer p.mu.Unlock()
+		delete(p.busy, k)
+	}, nil
+}
+
+// begin returns what is known of the request, after taking note of one that is new.
+func (p *replays) begin(k replayKey, print []byte) (agent.Replay, error) {
+	known, err := p.store.Replay(k.caller, k.key)
+	fresh := agent.ErrorCode(err) == agent.CodeNotFound || err == nil && p.now().Sub(known.At) >= agent.ReplayLife
+	switch {
+	case fresh:
+	case err != nil:
+		return known, err
+	case !bytes.Equal(known.Print, print):
+		return known, Detail(http.StatusUnprocessableEntity, "This Idempotency-Key was used for another request.")
+	default:
+		return known, nil
 	}
-	return err
+	id, err := uuid.NewV7()
+	if err != nil {
+		return known, &agent.Error{Code: agent.CodeInternal, Message: "there is no randomness for an id", Err: err}
+	}
+	known = agent.Replay{Print: print, Record: id.String(), At: p.now().UTC().Truncate(time.Microsecond)}
+	return known, p.store.PutReplay(k.caller, k.key, known)
 }
 
-func (p *replays) forget(k replayKey) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.byKey, k)
+// run handles the request and keeps its answer before it is given, unless it is one that
+// a second try may better.
+func (p *replays) run(k replayKey, known *underway, rt *Route, w http.ResponseWriter, r *http.Request) error {
+	held := &answer{header: http.Header{}}
+	err := rt.Handle(held, r.WithContext(context.WithValue(r.Context(), underwayKey{}, known)))
+	if err != nil || held.status >= 300 || known.unsaved || held.body.Len() > maxReplayBody {
+		if dropped := p.store.DropReplay(k.caller, k.key); dropped != nil && err == nil {
+			err = dropped
+		}
+		if err == nil {
+			held.writeTo(w)
+		}
+		return err
+	}
+	known.Status, known.ContentType, known.Body = held.status, held.header.Get("Content-Type"), held.body.Bytes()
+	known.About = aboutOf(&known.Replay)
+	if err := p.store.PutReplay(k.caller, k.key, known.Replay); err != nil {
+		return err
+	}
+	held.writeTo(w)
+	return nil
 }
 
-func (e *replay) write(w http.ResponseWriter) {
-	for k, v := range e.header {
+// aboutOf is the id of the record that an answer is about.
+func aboutOf(r *agent.Replay) string {
+	var ids struct {
+		Session string `json:"session_id"`
+		Request string `json:"request_id"`
+	}
+	_ = json.Unmarshal(r.Body, &ids) // not every answer is an object with one
+	switch {
+	case ids.Session != "":
+		return ids.Session
+	case ids.Request != "":
+		return ids.Request
+	}
+	return r.Record
+}
+
+func writeReplay(w http.ResponseWriter, r agent.Replay) {
+	if r.ContentType != "" {
+		w.Header().Set("Content-Type", r.ContentType)
+	}
+	w.WriteHeader(r.Status)
+	w.Write(r.Body) // who has gone away needs no error
+}
+
+// answer holds an answer back until it is known to be kept.
+type answer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (a *answer) Header() http.Header { return a.header }
+
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	return a.body.Write(b)
+}
+
+func (a *answer) writeTo(w http.ResponseWriter) {
+	for k, v := range a.header {
 		w.Header()[k] = v
 	}
-	w.Header().Set("Idempotency-Replayed", "true")
-	w.WriteHeader(e.status)
-	w.Write(e.body)
-}
-
-// tee keeps a copy of a small answer.
-type tee struct {
-	http.ResponseWriter
-	status   int
-	body     bytes.Buffer
-	overflow bool
-}
-
-func (t *tee) WriteHeader(status int) {
-	t.status = status
-	t.ResponseWriter.WriteHeader(status)
-}
-
-func (t *tee) Write(b []byte) (int, error) {
-	if t.status == 0 {
-		t.status = http.StatusOK
-	}
-	if t.body.Len()+len(b) > maxReplayBody {
-		t.overflow = true
-	} else {
-		t.body.Write(b)
-	}
-	return t.ResponseWriter.Write(b)
+	w.WriteHeader(a.status)
+	w.Write(a.body.Bytes()) // who has gone away needs no error
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -11,15 +12,15 @@ import (
 )
 
 type listService interface {
-	Lists() ([]cases.List, error)
-	List(uuid string) (cases.List, error)
-	CreateList(l cases.List) (cases.List, error)
-	ChangeList(uuid string, change func(*cases.List)) (cases.List, error)
-	DeleteList(uuid string) error
-	Entries(list string) ([]cases.Entry, error)
+	Lists(c cases.Scope) ([]cases.List, error)
+	List(c cases.Scope, uuid string) (cases.List, error)
+	CreateList(c cases.Scope, l cases.List) (cases.List, error)
+	ChangeList(c cases.Scope, uuid string, change func(*cases.List)) (cases.List, error)
+	DeleteList(c cases.Scope, uuid string) error
+	Entries(c cases.Scope, list string) ([]cases.Entry, error)
 	AddEntry(c cases.Scope, list string, e cases.Entry) (cases.Entry, error)
-	UploadFace(ctx context.Context, list string, image []byte, e cases.Entry) (cases.Entry, error)
-	DeleteEntry(list, uuid string) error
+	UploadFace(ctx context.Context, c cases.Scope, list string, image []byte, e cases.Entry) (cases.Entry, error)
+	DeleteEntry(c cases.Scope, list, uuid string) error
 }
 
 // maxFaceUpload is 5 MB in base64, and the rest of the body.
@@ -27,18 +28,18 @@ const maxFaceUpload = 8 << 20
 
 func (cr caseRoutes) listRoutes() []Route {
 	const one, res = "/v3/lists/{list}/", agent.ResourceLists
-	upload := write(res, http.MethodPost, one+"entries/face-upload/", cr.uploadFace)
+	upload := write(res, http.MethodPost, one+"entries/face-upload/", on(http.StatusCreated, cr.uploadFace))
 	upload.MaxBody = maxFaceUpload
 	routes := []Route{
 		upload,
-		read(res, "/v3/lists/", cr.listLists),
-		write(res, http.MethodPost, "/v3/lists/", cr.createList),
-		read(res, one, cr.getList),
-		write(res, http.MethodPatch, one, cr.changeList),
-		write(res, http.MethodDelete, one, cr.deleteList),
-		read(res, one+"entries/", cr.listEntries),
-		write(res, http.MethodPost, one+"entries/", cr.addEntry),
-		write(res, http.MethodDelete, one+"entries/{entry}/", cr.deleteEntry),
+		read(res, "/v3/lists/", on(http.StatusOK, cr.listLists)),
+		write(res, http.MethodPost, "/v3/lists/", on(http.StatusCreated, cr.createList)),
+		read(res, one, on(http.StatusOK, cr.getList)),
+		write(res, http.MethodPatch, one, on(http.StatusOK, cr.changeList)),
+		write(res, http.MethodDelete, one, on(http.StatusNoContent, cr.deleteList)),
+		read(res, one+"entries/", on(http.StatusOK, cr.listEntries)),
+		write(res, http.MethodPost, one+"entries/", on(http.StatusCreated, cr.addEntry)),
+		write(res, http.MethodDelete, one+"entries/{entry}/", on(http.StatusNoContent, cr.deleteEntry)),
 	}
 	for i := range routes {
 		routes[i].Handle = noSandbox(routes[i].Handle)
@@ -56,24 +57,19 @@ func noSandbox(h handler) handler {
 	}
 }
 
-func (cr caseRoutes) listLists(w http.ResponseWriter, r *http.Request) error {
-	faults, q := Fields{}, r.URL.Query()
-	p := ParsePage(q, faults)
-	if err := faults.Err(); err != nil {
-		return err
+func (cr caseRoutes) listLists(c *call) (any, error) {
+	p, q := c.page(), c.URL.Query()
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	all, err := cr.cases.Lists()
-	if err != nil {
-		return err
-	}
+	all, err := cr.cases.Lists(c.scope)
 	found := []map[string]any{}
 	for i := range all {
 		if (q.Get("list_type") == "" || q.Get("list_type") == all[i].Type) && (q.Get("entry_type") == "" || q.Get("entry_type") == all[i].EntryType) {
 			found = append(found, all[i].View())
 		}
 	}
-	WriteJSON(w, http.StatusOK, cr.Listing(r, p, len(found), cutPage(found, p)))
-	return nil
+	return cr.Listing(c.Request, p, len(found), cutPage(found, p)), err
 }
 
 // cutPage is one page of what is in memory.
@@ -82,50 +78,33 @@ func cutPage[T any](all []T, p Page) []T {
 	return all[from:min(from+p.Limit, len(all))]
 }
 
-func (cr caseRoutes) createList(w http.ResponseWriter, r *http.Request) error {
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) createList(c *call) (any, error) {
+	o := c.object()
 	l := cases.List{Name: o.Required("name", cases.MaxListText), Description: o.String("description", cases.MaxListText),
 		Type: o.Required("list_type", 64), EntryType: o.Required("entry_type", 64)}
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	if l, err = cr.cases.CreateList(l); err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusCreated, l.View())
-	return nil
+	l, err := cr.cases.CreateList(c.scope, l)
+	return l.View(), err
 }
 
-func (cr caseRoutes) getList(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "list")
-	if err != nil {
-		return err
+func (cr caseRoutes) getList(c *call) (any, error) {
+	id := c.id("list")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	l, err := cr.cases.List(id)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, l.View())
-	return nil
+	l, err := cr.cases.List(c.scope, id)
+	return l.View(), err
 }
 
-func (cr caseRoutes) changeList(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "list")
-	if err != nil {
-		return err
-	}
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) changeList(c *call) (any, error) {
+	id, o := c.id("list"), c.object()
 	name, description := o.String("name", cases.MaxListText), o.String("description", cases.MaxListText)
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	l, err := cr.cases.ChangeList(id, func(l *cases.List) {
+	l, err := cr.cases.ChangeList(c.scope, id, func(l *cases.List) {
 		if o.Has("name") {
 			l.Name = name
 		}
@@ -133,115 +112,71 @@ func (cr caseRoutes) changeList(w http.ResponseWriter, r *http.Request) error {
 			l.Description = description
 		}
 	})
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, l.View())
-	return nil
+	return l.View(), err
 }
 
-func (cr caseRoutes) deleteList(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "list")
-	if err != nil {
-		return err
+func (cr caseRoutes) deleteList(c *call) (any, error) {
+	id := c.id("list")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	if err := cr.cases.DeleteList(id); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return nil, cr.cases.DeleteList(c.scope, id)
 }
 
-func (cr caseRoutes) listEntries(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "list")
-	if err != nil {
-		return err
+func (cr caseRoutes) listEntries(c *call) (any, error) {
+	id, p := c.id("list"), c.page()
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	faults := Fields{}
-	p := ParsePage(r.URL.Query(), faults)
-	if err := faults.Err(); err != nil {
-		return err
-	}
-	all, err := cr.cases.Entries(id)
-	if err != nil {
-		return err
-	}
+	all, err := cr.cases.Entries(c.scope, id)
 	rows := []map[string]any{}
 	for _, e := range cutPage(all, p) {
-		rows = append(rows, e.View(cr.linksFor(r)))
+		rows = append(rows, e.View(cr.linksFor(c.Request)))
 	}
-	WriteJSON(w, http.StatusOK, cr.Listing(r, p, len(all), rows))
-	return nil
+	return cr.Listing(c.Request, p, len(all), rows), err
 }
 
-func readEntry(o *Object) (cases.Entry, error) {
-	e := cases.Entry{AddedBy: "api", Label: o.String("display_label", cases.MaxListText), Comment: o.String("comment", cases.MaxComment)}
-	var err error
-	e.Metadata, err = cases.ParseMetadata("metadata", o.Raw("metadata", maxCreate))
-	return e, err
+// entry reads what both ways to add one share.
+func (c *call) entry() cases.Entry {
+	return cases.Entry{AddedBy: "api", Label: c.body.String("display_label", cases.MaxListText), Comment: c.body.String("comment", cases.MaxComment),
+		Metadata: c.metadata("metadata")}
 }
 
-func (cr caseRoutes) addEntry(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "list")
-	if err != nil {
-		return err
-	}
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
-	e, err := readEntry(o)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) addEntry(c *call) (any, error) {
+	id, o := c.id("list"), c.object()
+	e := c.entry()
 	e.Value, e.SessionID, e.ObjectUUID = o.String("value", cases.MaxListText), o.UUID("reference_session_id", false), o.UUID("reference_object_uuid", false)
 	if e.Value == "" && e.SessionID == "" {
 		o.Fields.Add("value", msgRequired)
 	}
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	if e, err = cr.cases.AddEntry(scopeOf(r.Context()), id, e); err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusCreated, e.View(cr.linksFor(r)))
-	return nil
+	e, err := cr.cases.AddEntry(c.scope, id, e)
+	return e.View(cr.linksFor(c.Request)), err
 }
 
-func (cr caseRoutes) uploadFace(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "list")
-	if err != nil {
-		return err
+func (cr caseRoutes) uploadFace(c *call) (any, error) {
+	id := c.id("list")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
 	leave, err := cr.gate.enter() // before the body is read
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer leave()
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
-	e, err := readEntry(o)
-	if err != nil {
-		return err
-	}
+	o := c.object()
+	e := c.entry()
 	image, err := decodeBase64("image", o.Required("image", maxFaceUpload), 5<<20)
-	if err := o.Err(); err != nil {
-		return err
+	if err := errors.Join(c.Err(), err); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return err
-	}
-	err = cr.gate.work(r.Context(), func() (err error) {
-		e, err = cr.cases.UploadFace(r.Context(), id, image, e)
+	err = cr.gate.work(c.Context(), func() (err error) {
+		e, err = cr.cases.UploadFace(c.Context(), c.scope, id, image, e)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusCreated, e.View(cr.linksFor(r)))
-	return nil
+	return e.View(cr.linksFor(c.Request)), err
 }
 
 // decodeBase64 reads a picture, with or without a data URL before it.
@@ -261,18 +196,10 @@ func decodeBase64(field, s string, most int) ([]byte, error) {
 	return data, nil
 }
 
-func (cr caseRoutes) deleteEntry(w http.ResponseWriter, r *http.Request) error {
-	list, err := pathUUID(r, "list")
-	if err != nil {
-		return err
+func (cr caseRoutes) deleteEntry(c *call) (any, error) {
+	list, entry := c.id("list"), c.id("entry")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	entry, err := pathUUID(r, "entry")
-	if err != nil {
-		return err
-	}
-	if err := cr.cases.DeleteEntry(list, entry); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return nil, cr.cases.DeleteEntry(c.scope, list, entry)
 }

@@ -72,12 +72,12 @@ func (s *Server) passiveLiveness(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	e := s.envelope(cm)
+	e := s.envelope(ctx, cm)
 	e.Liveness = block
 	if cm.save {
-		rec.ID, rec.Service, rec.Caller, rec.CreatedAt = e.RequestID, "PASSIVE_LIVENESS", c, s.Now()
+		rec.ID, rec.Service, rec.Caller, rec.CreatedAt = e.RequestID, "PASSIVE_LIVENESS", c, e.at
 		rec.Status, rec.Score, rec.Warnings, rec.Quality, rec.Luminance = block.Status, block.Score, block.Warnings, block.Quality, block.Luminance
-		rec.Pictures = []Picture{s.picture("reference_image", u)}
+		rec.Pictures = []Picture{s.picture(ctx, "reference_image", u)}
 		if err := s.save(ctx, rec); err != nil {
 			return err
 		}

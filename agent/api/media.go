@@ -22,6 +22,8 @@ type mediaStore interface {
 	PutMedia(m agent.Media) error
 	// Media returns a stored picture; agent.CodeNotFound when it is gone or expired.
 	Media(id string) (agent.Media, error)
+	// HasMedia tells whether a picture is stored.
+	HasMedia(id string) bool
 	// MediaKey returns the secret that signs links; the same after a restart.
 	MediaKey() ([]byte, error)
 }
@@ -104,7 +106,7 @@ func (s *Server) media(w http.ResponseWriter, r *http.Request) error {
 // MediaURL is a link to a stored picture for a caller; nil when the caller may not see
 // pictures or none are kept.
 func (s *Server) MediaURL(ctx context.Context, base, id string) *string {
-	if s.links == nil || id == "" || !CallerOf(ctx).Allows(agent.ResourceMedia, agent.ReadAccess) {
+	if s.links == nil || id == "" || !s.Media.HasMedia(id) || !CallerOf(ctx).Allows(agent.ResourceMedia, agent.ReadAccess) {
 		return nil
 	}
 	u := s.links.URL(base, id)

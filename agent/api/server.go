@@ -23,6 +23,7 @@ import (
 // Config is what the server is made of. Zero fields take the defaults named here.
 type Config struct {
 	Keys    keyStore
+	Replays replayStore
 	Compare comparer
 	Saved   saver      // nil: requests can be answered only with save_api_request=false
 	Media   mediaStore // nil: answers carry no picture links
@@ -61,8 +62,8 @@ type Server struct {
 
 // New makes a server with the routes of this package.
 func New(c Config) (*Server, error) {
-	if c.Keys == nil || c.Compare == nil {
-		return nil, errors.New("the API needs keys and something that compares")
+	if c.Keys == nil || c.Compare == nil || c.Replays == nil {
+		return nil, errors.New("the API needs keys, something that compares and a memory of requests")
 	}
 	c.Workers, c.Queue = cmp.Or(c.Workers, 1), cmp.Or(c.Queue, 32)
 	c.Timeout, c.LinkLife = cmp.Or(c.Timeout, 30*time.Second), cmp.Or(c.LinkLife, time.Hour)
@@ -81,7 +82,7 @@ func New(c Config) (*Server, error) {
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics()
 	}
-	s := &Server{Config: c, limiter: newLimiter(c.Now), gate: newGate(c.Workers, c.Queue), replays: newReplays(c.Now), started: c.Now()}
+	s := &Server{Config: c, limiter: newLimiter(c.Now), gate: newGate(c.Workers, c.Queue), replays: &replays{store: c.Replays, now: c.Now, busy: map[replayKey]bool{}}, started: c.Now()}
 	if c.Media != nil {
 		key, err := c.Media.MediaKey()
 		if err != nil {

@@ -169,6 +169,17 @@ func TestIdempotency(t *testing.T) {
 	if w := send("k3", "a"); w.Code != 200 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
+	// An answer that cannot be kept is not given.
+	b.replays.fail = &agent.Error{Code: agent.CodeStorage, Message: "full"}
+	if w := send("k4", "a"); w.Code != 503 {
+		t.Errorf("%d", w.Code)
+	}
+	b.replays.fail = nil
+	// A caller who wants nothing kept has no answer kept either.
+	n := len(b.replays.all)
+	if w := send("k5", "a", textField("save_api_request", "false")); w.Code != 200 || len(b.replays.all) != n {
+		t.Errorf("%d, %d answers kept, then %d", w.Code, n, len(b.replays.all))
+	}
 	b.clock.add(25 * time.Hour)
 	if w := send("k1", "b"); w.Code != 200 {
 		t.Errorf("a day later: %d", w.Code)

@@ -32,59 +32,52 @@ const maxCreate = 4 << 20
 
 func (cr caseRoutes) sessionRoutes() []Route {
 	const one, res = "/v3/session/{id}/", agent.ResourceSessions
-	create := write(res, http.MethodPost, "/v3/session/", cr.createSession)
+	create := write(res, http.MethodPost, "/v3/session/", on(http.StatusCreated, cr.createSession))
 	create.Budget, create.MaxBody = BudgetCreate, maxCreate
 	pdf := read(res, one+"generate-pdf/", cr.sessionPDF)
 	pdf.Budget = BudgetPDF
 	return []Route{
 		create, pdf,
-		read(res, "/v3/sessions/", cr.listSessions),
-		read(res, one, cr.getSession),
-		read(res, one+"decision/", cr.decision),
-		write(res, http.MethodPatch, one+"update-status/", cr.updateStatus),
-		write(res, http.MethodDelete, one+"delete/", cr.deleteSession),
-		write(res, http.MethodPost, "/v3/sessions/delete/", cr.deleteSessions),
-		write(res, http.MethodPost, one+"share/", cr.shareSession),
-		write(res, http.MethodPost, "/v3/session/import-shared/", cr.importShared),
-		read(res, "/v3/sessions/{id}/reviews/", cr.listReviews),
-		write(res, http.MethodPost, "/v3/sessions/{id}/reviews/", cr.addReview),
+		read(res, "/v3/sessions/", on(http.StatusOK, cr.listSessions)),
+		read(res, one, on(http.StatusOK, cr.getSession)),
+		read(res, one+"decision/", on(http.StatusOK, cr.decision)),
+		write(res, http.MethodPatch, one+"update-status/", on(http.StatusOK, cr.updateStatus)),
+		write(res, http.MethodDelete, one+"delete/", on(http.StatusOK, cr.deleteSession)),
+		write(res, http.MethodPost, "/v3/sessions/delete/", on(http.StatusOK, cr.deleteSessions)),
+		write(res, http.MethodPost, one+"share/", on(http.StatusOK, cr.shareSession)),
+		write(res, http.MethodPost, "/v3/session/import-shared/", on(http.StatusCreated, cr.importShared)),
+		read(res, "/v3/sessions/{id}/reviews/", on(http.StatusOK, cr.listReviews)),
+		write(res, http.MethodPost, "/v3/sessions/{id}/reviews/", on(http.StatusCreated, cr.addReview)),
 	}
 }
 
-func (cr caseRoutes) createSession(w http.ResponseWriter, r *http.Request) error {
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
-	caller := CallerOf(r.Context())
+func (cr caseRoutes) createSession(c *call) (any, error) {
+	o := c.object()
 	n := cases.NewSession{
 		WorkflowID: o.Required("workflow_id", 64), VendorData: o.String("vendor_data", MaxVendorData), Callback: o.String("callback", 2048),
 		CallbackMethod: o.Choice("callback_method", false, "initiator", "completer", "both"), Language: o.String("language", 10),
-		Portrait: o.String("portrait_image", maxCreate), Scenario: o.String("sandbox_scenario", 64),
+		Portrait: o.String("portrait_image", maxCreate), Scenario: o.String("sandbox_scenario", 64), Metadata: c.metadata("metadata"),
 	}
-	if n.Metadata, err = cases.ParseMetadata("metadata", o.Raw("metadata", maxCreate)); err != nil {
-		return err
+	checkCreate(o, &n, c.caller.Sandbox)
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	checkCreate(o, &n, caller.Sandbox)
-	if err := o.Err(); err != nil {
-		return err
-	}
+	var err error
 	if n.ContactDetails, n.ExpectedDetails, err = details(o); err != nil {
-		return err
+		return nil, err
 	}
 	if !IsUUID(n.WorkflowID) {
-		return FieldText("workflow_id", "Invalid workflow_id.")
+		return nil, FieldText("workflow_id", "Invalid workflow_id.")
 	}
 	var v cases.Session
-	err = cr.analysing(r.Context(), n.Portrait != "", func() (err error) {
-		v, err = cr.cases.Create(r.Context(), scopeOf(r.Context()), n)
+	err = cr.analysing(c.Context(), n.Portrait != "", func() (err error) {
+		v, err = cr.cases.Create(c.Context(), c.scope, n)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	WriteJSON(w, http.StatusCreated, v.View(cr.linksFor(r)))
-	return nil
+	return v.View(cr.linksFor(c.Request)), nil
 }
 
 // analysing runs fn in the queue of those who need a picture analysed, if it does.
@@ -162,55 +155,51 @@ func details(o *Object) (contact, expected json.RawMessage, err error) {
 	return contact, expected, nil
 }
 
-func (cr caseRoutes) session(r *http.Request) (cases.Session, error) {
-	id, err := pathUUID(r, "id")
-	if err != nil {
+// session finds the session of the path.
+func (cr caseRoutes) session(c *call) (cases.Session, error) {
+	id := c.id("id")
+	if err := c.Err(); err != nil {
 		return cases.Session{}, err
 	}
-	return cr.cases.Session(scopeOf(r.Context()), id)
+	return cr.cases.Session(c.scope, id)
 }
 
-func (cr caseRoutes) getSession(w http.ResponseWriter, r *http.Request) error {
-	v, err := cr.session(r)
+func (cr caseRoutes) getSession(c *call) (any, error) {
+	v, err := cr.session(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	WriteJSON(w, http.StatusOK, v.View(cr.linksFor(r)))
-	return nil
+	return v.View(cr.linksFor(c.Request)), nil
 }
 
-func (cr caseRoutes) decision(w http.ResponseWriter, r *http.Request) error {
-	v, err := cr.session(r)
+func (cr caseRoutes) decision(c *call) (any, error) {
+	v, err := cr.session(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	WriteJSON(w, http.StatusOK, v.Decision(cr.linksFor(r), r.URL.Query().Get("include") == "events"))
-	return nil
+	return v.Decision(cr.linksFor(c.Request), c.URL.Query().Get("include") == "events"), nil
 }
 
-func (cr caseRoutes) listSessions(w http.ResponseWriter, r *http.Request) error {
+func (cr caseRoutes) listSessions(c *call) (any, error) {
 	faults := Fields{}
-	p := ParsePage(r.URL.Query(), faults)
-	q, nothing, err := sessionQuery(r.URL.Query(), faults)
+	p := ParsePage(c.URL.Query(), faults)
+	q, nothing, err := sessionQuery(c.URL.Query(), faults)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := faults.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	q.Limit, q.Offset = p.Limit, p.Offset
 	page, count := []cases.Session{}, 0
 	if !nothing {
-		if page, count, err = cr.cases.Sessions(scopeOf(r.Context()), q); err != nil {
-			return err
-		}
+		page, count, err = cr.cases.Sessions(c.scope, q)
 	}
 	rows := []map[string]any{}
 	for i := range page {
-		rows = append(rows, page[i].Row(cr.linksFor(r)))
+		rows = append(rows, page[i].Row(cr.linksFor(c.Request)))
 	}
-	WriteJSON(w, http.StatusOK, cr.Listing(r, p, count, rows))
-	return nil
+	return cr.Listing(c.Request, p, count, rows), err
 }
 
 // sessionQuery reads the filters. nothing: they can match no session here.
@@ -306,20 +295,13 @@ func nodesOf(o *Object) []string {
 	return nodes
 }
 
-func (cr caseRoutes) updateStatus(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
+func (cr caseRoutes) updateStatus(c *call) (any, error) {
+	id := c.id("id")
+	if c.err == nil {
+		c.err = cr.cases.MayChange(c.scope, id) // before anything about the body
 	}
-	scope := scopeOf(r.Context())
-	if err := cr.cases.MayChange(scope, id); err != nil {
-		return err // before anything about the body
-	}
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
-	ch := cases.Change{Comment: o.String("comment", cases.MaxComment), Nodes: nodesOf(o), User: CallerOf(r.Context()).Name,
+	o := c.object()
+	ch := cases.Change{Comment: o.String("comment", cases.MaxComment), Nodes: nodesOf(o), User: c.caller.Name,
 		NewStatus: cases.Status(o.Choice("new_status", true, string(cases.Approved), string(cases.Declined), string(cases.Resubmitted)))}
 	send, address := o.Bool("send_email", false), o.String("email_address", 254)
 	o.String("email_language", 10)
@@ -329,26 +311,15 @@ func (cr caseRoutes) updateStatus(w http.ResponseWriter, r *http.Request) error 
 	case send:
 		o.Fields.Add("send_email", "This server sends no e-mail. Send false and notify the person yourself.")
 	}
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	v, err := cr.cases.Change(r.Context(), scope, id, ch)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, map[string]string{"session_id": v.ID})
-	return nil
+	v, err := cr.cases.Change(c.Context(), c.scope, id, ch)
+	return map[string]string{"session_id": v.ID}, err
 }
 
-func (cr caseRoutes) deleteSession(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
-	}
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) deleteSession(c *call) (any, error) {
+	id, o := c.id("id"), c.object()
 	retain := o.Bool("retain_face_embeddings", false)
 	o.Int("face_retention_days", 0, 1, 3650)
 	o.String("face_retention_deadline", 64)
@@ -357,27 +328,20 @@ func (cr caseRoutes) deleteSession(w http.ResponseWriter, r *http.Request) error
 	if retain {
 		o.Fields.Add("retain_face_embeddings", "Faces are not kept beyond their session here. Enrol the subject, or add the face to a list first.")
 	}
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	v, err := cr.cases.Delete(r.Context(), scopeOf(r.Context()), id)
-	if err != nil {
-		return err
-	}
+	v, err := cr.cases.Delete(c.Context(), c.scope, id)
 	outcome := "none"
 	if v.Capture.Found || v.Document.Found || v.Portrait.Found {
 		outcome = "deleted"
 	}
-	WriteJSON(w, http.StatusOK, map[string]any{"session_id": v.ID, "session_number": v.Number, "face_retention_outcome": outcome,
-		"biometric_template_uuid": nil, "biometric_template_expires_at": nil, "deleted_child_verifications": 0})
-	return nil
+	return map[string]any{"session_id": v.ID, "session_number": v.Number, "face_retention_outcome": outcome,
+		"biometric_template_uuid": nil, "biometric_template_expires_at": nil, "deleted_child_verifications": 0}, err
 }
 
-func (cr caseRoutes) deleteSessions(w http.ResponseWriter, r *http.Request) error {
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) deleteSessions(c *call) (any, error) {
+	o := c.object()
 	all := o.Bool("delete_all", false)
 	var numbers []uint64
 	if raw := o.get("session_numbers", false, true); raw != nil && (json.Unmarshal(raw, &numbers) != nil || len(numbers) > 1000) {
@@ -386,19 +350,15 @@ func (cr caseRoutes) deleteSessions(w http.ResponseWriter, r *http.Request) erro
 	if len(numbers) == 0 && !all {
 		o.Fields.Add("session_numbers", msgRequired)
 	}
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	n, err := cr.cases.DeleteMany(r.Context(), scopeOf(r.Context()), numbers, all)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, map[string]int{"deleted": n})
-	return nil
+	n, err := cr.cases.DeleteMany(c.Context(), c.scope, numbers, all)
+	return map[string]int{"deleted": n}, err
 }
 
 func (cr caseRoutes) sessionPDF(w http.ResponseWriter, r *http.Request) error {
-	v, err := cr.session(r)
+	v, err := cr.session(&call{Request: r, scope: scopeOf(r.Context())})
 	if err != nil {
 		return err
 	}
@@ -426,50 +386,31 @@ func (cr caseRoutes) sessionPDF(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (cr caseRoutes) listReviews(w http.ResponseWriter, r *http.Request) error {
-	v, err := cr.session(r)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, cases.ViewReviews(v.Reviews))
-	return nil
+func (cr caseRoutes) listReviews(c *call) (any, error) {
+	v, err := cr.session(c)
+	return cases.ViewReviews(v.Reviews), err
 }
 
-func (cr caseRoutes) addReview(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
-	}
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
-	rv := cases.Review{User: CallerOf(r.Context()).Name, Comment: o.String("comment", cases.MaxComment),
+func (cr caseRoutes) addReview(c *call) (any, error) {
+	id, o := c.id("id"), c.object()
+	rv := cases.Review{User: c.caller.Name, Comment: o.String("comment", cases.MaxComment),
 		NewStatus: cases.Status(o.Choice("new_status", false, string(cases.Approved), string(cases.Declined), string(cases.Resubmitted)))}
 	if rv.Comment == "" && rv.NewStatus == "" {
 		o.Fields.Add("comment", msgRequired)
 	}
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	v, err := cr.cases.AddReview(r.Context(), scopeOf(r.Context()), id, rv)
+	v, err := cr.cases.AddReview(c.Context(), c.scope, id, rv)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all := cases.ViewReviews(v.Reviews)
-	WriteJSON(w, http.StatusCreated, all[len(all)-1])
-	return nil
+	return all[len(all)-1], nil
 }
 
-func (cr caseRoutes) shareSession(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
-	}
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) shareSession(c *call) (any, error) {
+	id, o := c.id("id"), c.object()
 	app := o.String("for_application_id", 128)
 	if partner := o.String("partner_client_id", 128); app == "" {
 		app = partner
@@ -479,33 +420,25 @@ func (cr caseRoutes) shareSession(w http.ResponseWriter, r *http.Request) error 
 	if app == "" {
 		o.Fields.Add("for_application_id", msgRequired)
 	}
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	token, err := cr.cases.Share(scopeOf(r.Context()), id, app, time.Duration(life)*time.Second)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, map[string]string{"share_token": token, "for_application_id": app, "session_kind": "user"})
-	return nil
+	token, err := cr.cases.Share(c.scope, id, app, time.Duration(life)*time.Second)
+	return map[string]string{"share_token": token, "for_application_id": app, "session_kind": "user"}, err
 }
 
-func (cr caseRoutes) importShared(w http.ResponseWriter, r *http.Request) error {
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) importShared(c *call) (any, error) {
+	o := c.object()
 	token, trust := o.Required("share_token", 4096), o.Bool("trust_review", false)
 	workflow, vendor := o.UUID("workflow_id", false), o.String("vendor_data", MaxVendorData)
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	v, err := cr.cases.ImportShared(scopeOf(r.Context()), token, workflow, vendor, trust)
+	v, err := cr.cases.ImportShared(c.scope, token, workflow, vendor, trust)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	WriteJSON(w, http.StatusCreated, v.Decision(cr.linksFor(r), false))
-	return nil
+	return v.Decision(cr.linksFor(c.Request), false), nil
 }
 
 // personService is what a person with a session's token can do.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"slices"
 	"time"
 
 	"postern/agent"
@@ -30,33 +29,29 @@ const (
 func (cr caseRoutes) webhookRoutes() []Route {
 	const one, res = "/v3/webhook/destinations/{id}/", agent.ResourceWebhooks
 	return []Route{
-		read(res, "/v3/webhook/destinations/", cr.listDestinations),
-		write(res, http.MethodPost, "/v3/webhook/destinations/", cr.createDestination),
-		read(res, one, cr.getDestination),
-		write(res, http.MethodPatch, one, cr.changeDestination),
-		write(res, http.MethodDelete, one, cr.deleteDestination),
-		write(res, http.MethodPost, one+"test/", cr.testDestination),
-		read(res, one+"deliveries/", cr.destinationLog),
-		read(res, one+"deliveries/{delivery}/", cr.getDelivery),
-		write(res, http.MethodPost, one+"deliveries/{delivery}/resend/", cr.resend),
-		read(res, "/v3/session/{id}/webhooks/", cr.sessionLog),
-		write(res, http.MethodPost, "/v3/session/{id}/webhook/{delivery}/resend/", cr.resend),
-		read(res, "/v3/webhook/", cr.getWebhook),
-		write(res, http.MethodPatch, "/v3/webhook/", cr.changeWebhook),
+		read(res, "/v3/webhook/destinations/", on(http.StatusOK, cr.listDestinations)),
+		write(res, http.MethodPost, "/v3/webhook/destinations/", on(http.StatusCreated, cr.createDestination)),
+		read(res, one, on(http.StatusOK, cr.getDestination)),
+		write(res, http.MethodPatch, one, on(http.StatusOK, cr.changeDestination)),
+		write(res, http.MethodDelete, one, on(http.StatusNoContent, cr.deleteDestination)),
+		write(res, http.MethodPost, one+"test/", on(http.StatusAccepted, cr.testDestination)),
+		read(res, one+"deliveries/", on(http.StatusOK, cr.destinationLog)),
+		read(res, one+"deliveries/{delivery}/", on(http.StatusOK, cr.getDelivery)),
+		write(res, http.MethodPost, one+"deliveries/{delivery}/resend/", on(http.StatusAccepted, cr.resend)),
+		read(res, "/v3/session/{id}/webhooks/", on(http.StatusOK, cr.sessionLog)),
+		write(res, http.MethodPost, "/v3/session/{id}/webhook/{delivery}/resend/", on(http.StatusAccepted, cr.resend)),
+		read(res, "/v3/webhook/", on(http.StatusOK, cr.getWebhook)),
+		write(res, http.MethodPatch, "/v3/webhook/", on(http.StatusOK, cr.changeWebhook)),
 	}
 }
 
-func (cr caseRoutes) listDestinations(w http.ResponseWriter, r *http.Request) error {
-	all, err := cr.cases.Destinations(scopeOf(r.Context()))
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) listDestinations(c *call) (any, error) {
+	all, err := cr.cases.Destinations(c.scope)
 	rows := []map[string]any{}
 	for i := range all {
 		rows = append(rows, all[i].Row())
 	}
-	WriteJSON(w, http.StatusOK, rows)
-	return nil
+	return rows, err
 }
 
 // readDestination reads the fields that creation and change share into change.
@@ -87,166 +82,113 @@ func readDestination(o *Object, creating bool) func(*cases.Destination) {
 	}
 }
 
-func (cr caseRoutes) createDestination(w http.ResponseWriter, r *http.Request) error {
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) createDestination(c *call) (any, error) {
 	var d cases.Destination
-	readDestination(o, true)(&d)
-	if err := o.Err(); err != nil {
-		return err
+	readDestination(c.object(), true)(&d)
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	if d, err = cr.cases.CreateDestination(scopeOf(r.Context()), d); err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusCreated, d.View(cr.Now()))
-	return nil
+	d, err := cr.cases.CreateDestination(c.scope, d)
+	return d.View(cr.Now()), err
 }
 
-func (cr caseRoutes) getDestination(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
+func (cr caseRoutes) getDestination(c *call) (any, error) {
+	id := c.id("id")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	d, err := cr.cases.Destination(scopeOf(r.Context()), id)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, d.View(cr.Now()))
-	return nil
+	d, err := cr.cases.Destination(c.scope, id)
+	return d.View(cr.Now()), err
 }
 
 // changeDestination changes what the body names. rotate_secret_key makes a new secret
 // that takes over after secret_overlap_seconds.
-func (cr caseRoutes) changeDestination(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
-	}
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) changeDestination(c *call) (any, error) {
+	id, o := c.id("id"), c.object()
 	change := readDestination(o, false)
 	rotate, overlap := o.Bool("rotate_secret_key", false), o.Int("secret_overlap_seconds", defaultOverlap, 0, maxOverlap)
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	d, err := cr.cases.ChangeDestination(scopeOf(r.Context()), id, change, rotate, time.Duration(overlap)*time.Second)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, d.View(cr.Now()))
-	return nil
+	d, err := cr.cases.ChangeDestination(c.scope, id, change, rotate, time.Duration(overlap)*time.Second)
+	return d.View(cr.Now()), err
 }
 
-func (cr caseRoutes) deleteDestination(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
+func (cr caseRoutes) deleteDestination(c *call) (any, error) {
+	id := c.id("id")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	if err := cr.cases.DeleteDestination(scopeOf(r.Context()), id); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return nil, cr.cases.DeleteDestination(c.scope, id)
 }
 
-func (cr caseRoutes) testDestination(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
+func (cr caseRoutes) testDestination(c *call) (any, error) {
+	id := c.id("id")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	d, err := cr.cases.TestDestination(scopeOf(r.Context()), id)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusAccepted, d.View())
-	return nil
+	d, err := cr.cases.TestDestination(c.scope, id)
+	return d.View(), err
 }
 
-func (cr caseRoutes) destinationLog(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
-	}
-	return cr.deliveryLog(w, r, cases.DeliveryQuery{Destination: id})
+func (cr caseRoutes) destinationLog(c *call) (any, error) {
+	return cr.deliveryLog(c, cases.DeliveryQuery{Destination: c.id("id")})
 }
 
-func (cr caseRoutes) sessionLog(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
-	}
-	return cr.deliveryLog(w, r, cases.DeliveryQuery{SessionID: id})
+func (cr caseRoutes) sessionLog(c *call) (any, error) {
+	return cr.deliveryLog(c, cases.DeliveryQuery{SessionID: c.id("id")})
 }
 
-func (cr caseRoutes) deliveryLog(w http.ResponseWriter, r *http.Request, q cases.DeliveryQuery) error {
-	faults := Fields{}
-	p := ParsePage(r.URL.Query(), faults)
-	if err := faults.Err(); err != nil {
-		return err
+func (cr caseRoutes) deliveryLog(c *call, q cases.DeliveryQuery) (any, error) {
+	p := c.page()
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
 	q.Limit, q.Offset = p.Limit, p.Offset
-	page, count, err := cr.cases.Deliveries(scopeOf(r.Context()), q)
-	if err != nil {
-		return err
-	}
+	page, count, err := cr.cases.Deliveries(c.scope, q)
 	rows := []map[string]any{}
 	for i := range page {
 		rows = append(rows, page[i].View())
 	}
-	WriteJSON(w, http.StatusOK, cr.Listing(r, p, count, rows))
-	return nil
+	return cr.Listing(c.Request, p, count, rows), err
 }
 
 // delivery finds the delivery of the path and refuses it under another's name.
-func (cr caseRoutes) delivery(r *http.Request) (cases.Delivery, error) {
-	id, err := pathUUID(r, "id")
-	if err != nil {
+func (cr caseRoutes) delivery(c *call) (cases.Delivery, error) {
+	id, uuid := c.id("id"), c.id("delivery")
+	if err := c.Err(); err != nil {
 		return cases.Delivery{}, err
 	}
-	uuid, err := pathUUID(r, "delivery")
-	if err != nil {
-		return cases.Delivery{}, err
-	}
-	d, err := cr.cases.Delivery(scopeOf(r.Context()), uuid)
+	d, err := cr.cases.Delivery(c.scope, uuid)
 	if err == nil && d.Destination != id && d.SessionID != id {
 		err = NotFound()
 	}
 	return d, err
 }
 
-func (cr caseRoutes) getDelivery(w http.ResponseWriter, r *http.Request) error {
-	d, err := cr.delivery(r)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, d.View())
-	return nil
+func (cr caseRoutes) getDelivery(c *call) (any, error) {
+	d, err := cr.delivery(c)
+	return d.View(), err
 }
 
-func (cr caseRoutes) resend(w http.ResponseWriter, r *http.Request) error {
-	d, err := cr.delivery(r)
-	if err != nil {
-		return err
+func (cr caseRoutes) resend(c *call) (any, error) {
+	d, err := cr.delivery(c)
+	if err == nil {
+		d, err = cr.cases.Resend(c.scope, d.UUID)
 	}
-	if d, err = cr.cases.Resend(scopeOf(r.Context()), d.UUID); err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusAccepted, d.View())
-	return nil
+	return d.View(), err
 }
 
-// legacy finds the destination behind the older single-webhook endpoint.
-func (cr caseRoutes) legacy(r *http.Request) (cases.Destination, bool, error) {
-	all, err := cr.cases.Destinations(scopeOf(r.Context()))
-	i := slices.IndexFunc(all, func(d cases.Destination) bool { return d.Legacy })
-	if err != nil || i < 0 {
-		return cases.Destination{}, false, err
+// legacy finds the destination behind the older single-webhook endpoint; without a UUID
+// there is none.
+func (cr caseRoutes) legacy(c *call) (cases.Destination, error) {
+	all, err := cr.cases.Destinations(c.scope)
+	for _, d := range all {
+		if d.Legacy {
+			return d, err
+		}
 	}
-	return all[i], true, nil
+	return cases.Destination{}, err
 }
 
 func (cr caseRoutes) legacyView(d *cases.Destination) map[string]any {
@@ -258,32 +200,25 @@ func (cr caseRoutes) legacyView(d *cases.Destination) map[string]any {
 	return v
 }
 
-func (cr caseRoutes) getWebhook(w http.ResponseWriter, r *http.Request) error {
-	d, _, err := cr.legacy(r)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, cr.legacyView(&d))
-	return nil
+func (cr caseRoutes) getWebhook(c *call) (any, error) {
+	d, err := cr.legacy(c)
+	return cr.legacyView(&d), err
 }
 
 // changeWebhook is the older way to set one receiver for everything.
-func (cr caseRoutes) changeWebhook(w http.ResponseWriter, r *http.Request) error {
-	o, err := ReadObject(r)
-	if err != nil {
-		return err
-	}
+func (cr caseRoutes) changeWebhook(c *call) (any, error) {
+	o := c.object()
 	address, rotate := o.String("webhook_url", cases.MaxURL), o.Bool("rotate_secret_key", false)
 	version := o.Choice("webhook_version", false, "v1", "v2", "v3")
 	if o.Has("capture_method") || o.Has("data_retention_months") {
 		o.Fields.Add("capture_method", "capture_method and data_retention_months are not set here; retention is part of the configuration.")
 	}
-	if err := o.Err(); err != nil {
-		return err
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	d, found, err := cr.legacy(r)
+	d, err := cr.legacy(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	change := func(d *cases.Destination) {
 		if address != "" {
@@ -293,17 +228,12 @@ func (cr caseRoutes) changeWebhook(w http.ResponseWriter, r *http.Request) error
 			d.Version = version
 		}
 	}
-	scope := scopeOf(r.Context())
-	if found {
-		d, err = cr.cases.ChangeDestination(scope, d.UUID, change, rotate, defaultOverlap*time.Second)
+	if d.UUID != "" {
+		d, err = cr.cases.ChangeDestination(c.scope, d.UUID, change, rotate, defaultOverlap*time.Second)
 	} else {
 		d = cases.Destination{Label: "default", Enabled: true, Legacy: true}
 		change(&d)
-		d, err = cr.cases.CreateDestination(scope, d)
+		d, err = cr.cases.CreateDestination(c.scope, d)
 	}
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, cr.legacyView(&d))
-	return nil
+	return cr.legacyView(&d), err
 }

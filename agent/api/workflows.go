@@ -20,30 +20,25 @@ type workflowService interface {
 func (cr caseRoutes) workflowRoutes() []Route {
 	const one, res = "/v3/workflows/{id}/", agent.ResourceWorkflows
 	return []Route{
-		read(res, "/v3/workflows/", cr.listWorkflows),
-		write(res, http.MethodPost, "/v3/workflows/", cr.createWorkflow),
-		read(res, one, cr.getWorkflow),
-		write(res, http.MethodPatch, one, cr.changeWorkflow),
-		write(res, http.MethodDelete, one, cr.deleteWorkflow),
+		read(res, "/v3/workflows/", on(http.StatusOK, cr.listWorkflows)),
+		write(res, http.MethodPost, "/v3/workflows/", on(http.StatusCreated, cr.createWorkflow)),
+		read(res, one, on(http.StatusOK, cr.getWorkflow)),
+		write(res, http.MethodPatch, one, on(http.StatusOK, cr.changeWorkflow)),
+		write(res, http.MethodDelete, one, on(http.StatusNoContent, cr.deleteWorkflow)),
 	}
 }
 
-func (cr caseRoutes) listWorkflows(w http.ResponseWriter, r *http.Request) error {
-	faults := Fields{}
-	p := ParsePage(r.URL.Query(), faults)
-	if err := faults.Err(); err != nil {
-		return err
+func (cr caseRoutes) listWorkflows(c *call) (any, error) {
+	p := c.page()
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	all, err := cr.cases.Workflows(scopeOf(r.Context()))
-	if err != nil {
-		return err
-	}
+	all, err := cr.cases.Workflows(c.scope)
 	rows := []map[string]any{}
-	for i := p.Offset; i < len(all) && len(rows) < p.Limit; i++ {
-		rows = append(rows, all[i].Row(cr.linksFor(r)))
+	for _, w := range cutPage(all, p) {
+		rows = append(rows, w.Row(cr.linksFor(c.Request)))
 	}
-	WriteJSON(w, http.StatusOK, cr.Listing(r, p, len(all), rows))
-	return nil
+	return cr.Listing(c.Request, p, len(all), rows), err
 }
 
 // rawJSON reads a body that the domain parses itself, since what it may hold is the
@@ -62,57 +57,49 @@ func rawJSON(r *http.Request) ([]byte, error) {
 	return data, nil
 }
 
-func (cr caseRoutes) createWorkflow(w http.ResponseWriter, r *http.Request) error {
-	body, err := rawJSON(r)
+func (cr caseRoutes) createWorkflow(c *call) (any, error) {
+	body, err := rawJSON(c.Request)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	wf, err := cr.cases.CreateWorkflow(scopeOf(r.Context()), body)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusCreated, wf.View(cr.linksFor(r)))
-	return nil
+	w, err := cr.cases.CreateWorkflow(c.scope, body)
+	return cr.viewWorkflow(c, &w, err)
 }
 
-func (cr caseRoutes) getWorkflow(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
+// viewWorkflow shows a workflow in full, if there is one.
+func (cr caseRoutes) viewWorkflow(c *call, w *cases.Workflow, err error) (any, error) {
 	if err != nil {
-		return err
+		return nil, err
 	}
-	wf, err := cr.cases.Workflow(scopeOf(r.Context()), id)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, wf.View(cr.linksFor(r)))
-	return nil
+	return w.View(cr.linksFor(c.Request)), nil
 }
 
-func (cr caseRoutes) changeWorkflow(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
-	if err != nil {
-		return err
+func (cr caseRoutes) getWorkflow(c *call) (any, error) {
+	id := c.id("id")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	body, err := rawJSON(r)
-	if err != nil {
-		return err
-	}
-	wf, err := cr.cases.ChangeWorkflow(scopeOf(r.Context()), id, body)
-	if err != nil {
-		return err
-	}
-	WriteJSON(w, http.StatusOK, wf.View(cr.linksFor(r)))
-	return nil
+	w, err := cr.cases.Workflow(c.scope, id)
+	return cr.viewWorkflow(c, &w, err)
 }
 
-func (cr caseRoutes) deleteWorkflow(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r, "id")
+func (cr caseRoutes) changeWorkflow(c *call) (any, error) {
+	id := c.id("id")
+	if err := c.Err(); err != nil {
+		return nil, err
+	}
+	body, err := rawJSON(c.Request)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := cr.cases.DeleteWorkflow(scopeOf(r.Context()), id); err != nil {
-		return err
+	w, err := cr.cases.ChangeWorkflow(c.scope, id, body)
+	return cr.viewWorkflow(c, &w, err)
+}
+
+func (cr caseRoutes) deleteWorkflow(c *call) (any, error) {
+	id := c.id("id")
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return nil, cr.cases.DeleteWorkflow(c.scope, id)
 }

@@ -28,6 +28,7 @@ const (
 // List is a blocklist, an allowlist or one of the deployer's own.
 type List struct {
 	UUID        string    `json:"uuid"`
+	Application string    `json:"application,omitempty"` // whose it is; empty is the default one
 	Name        string    `json:"name"`
 	Description string    `json:"description"`
 	Type        string    `json:"list_type"`

@@ -129,7 +129,7 @@ func ParseWorkflow(raw []byte, old *Workflow) (Workflow, error) {
 	if err != nil {
 		return Workflow{}, err
 	}
-	w := Workflow{Status: Published, Expiration: DefaultExpiration, Retries: DefaultAttempts - 1, RetryDays: 7, Desktop: true}
+	w := Workflow{Status: Published, Expiration: DefaultExpiration, Retries: DefaultAttempts - 1, Desktop: true}
 	if old != nil {
 		w = *old
 	}
@@ -141,13 +141,16 @@ func ParseWorkflow(raw []byte, old *Workflow) (Workflow, error) {
 	r.flag("is_white_label_enabled", &w.WhiteLabel)
 	r.flag("is_desktop_allowed", &w.Desktop)
 	r.whole("session_expiration_time", &w.Expiration)
-	retries, days := int64(w.Retries), int64(w.RetryDays)
+	retries := int64(w.Retries)
 	r.whole("max_retry_attempts", &retries)
-	r.whole("retry_window_days", &days)
-	if retries < 0 || retries > MaxAttempts || days < 0 || days > 365 {
-		r.fail(Wrong("max_retry_attempts", "Ensure max_retry_attempts is between 0 and %d and retry_window_days between 0 and 365.", MaxAttempts-1))
+	if retries < 0 || retries > MaxAttempts {
+		r.fail(Wrong("max_retry_attempts", "Ensure this value is between 0 and %d.", MaxAttempts-1))
 	}
-	w.Retries, w.RetryDays = int(retries), int(days)
+	w.Retries = int(retries)
+	var days json.RawMessage
+	if r.get("retry_window_days", &days, "") {
+		r.fail(Wrong("retry_window_days", "Attempts are not counted over days here: limit them with max_retry_attempts, and the session's time with session_expiration_time. Leave this out, or send null."))
+	}
 	w.Status = strings.ToLower(w.Status)
 	if err := w.readVariants(r, old); err != nil {
 		return Workflow{}, err

@@ -63,6 +63,20 @@ func TestWorkflowViewReadsBack(t *testing.T) {
 	}
 }
 
+// TestRetryWindow: what cannot be kept is refused, but for the null that answers show.
+func TestRetryWindow(t *testing.T) {
+	if _, err := ParseWorkflow([]byte(`{"features":["LIVENESS"],"retry_window_days":null}`), nil); err != nil {
+		t.Error(err)
+	}
+	for _, v := range []string{"0", "7", `"7"`, "{}"} {
+		_, err := ParseWorkflow([]byte(`{"features":["LIVENESS"],"retry_window_days":`+v+`}`), nil)
+		var r *Refusal
+		if !errors.As(err, &r) || r.Field != "retry_window_days" {
+			t.Errorf("%s: %v", v, err)
+		}
+	}
+}
+
 func TestParseWorkflowRefuses(t *testing.T) {
 	for body, want := range map[string]string{
 		``:                        "JSON object",

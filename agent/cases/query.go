@@ -12,13 +12,15 @@ import (
 type Attachments struct {
 	Media []agent.Media
 	Faces []agent.Template
-	Drop  []string // media and face ids that nothing refers to any more
-	Event string   // an event besides the changes of status: data.updated
+	Drop  []string  // media and face ids that nothing refers to any more
+	Until time.Time // not zero: all pictures of the session are kept until then
+	Event string    // an event besides the changes of status: data.updated
 }
 
 // SessionQuery selects sessions. Criteria that are set must all hold; a nil list
 // is no criterion, an empty one matches nothing.
 type SessionQuery struct {
+	Application string // "": the default one
 	Environment string
 	Statuses    []Status
 	VendorData  string

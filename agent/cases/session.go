@@ -155,6 +155,7 @@ type Session struct {
 	Number      uint64 `json:"session_number"`
 	Revision    uint64 `json:"revision"` // counts changes
 	Token       string `json:"session_token"`
+	Application string `json:"application,omitempty"` // whose it is; empty is the default one
 	API         string `json:"api_service,omitempty"` // set: a saved standalone request, for example FACE_MATCH
 	Environment string `json:"environment"`
 	Scenario    string `json:"sandbox_scenario,omitempty"`

@@ -293,7 +293,7 @@ func (w *Workflow) row(l Links) map[string]any {
 		"is_white_label_enabled": w.WhiteLabel, "is_desktop_allowed": w.Desktop, "total_price": "0", "min_price": "0", "max_price": "0",
 		"features": strings.Join(FeatureNames(steps), " + "), "is_simple_workflow": len(w.Variants) == 1, "is_editable": true,
 		"workflow_url":       l.Host + "/u/" + base64.RawURLEncoding.EncodeToString([]byte(w.UUID)),
-		"max_retry_attempts": w.Retries, "retry_window_days": w.RetryDays, "session_expiration_time": w.Expiration, "language": orNull(w.Language),
+		"max_retry_attempts": w.Retries, "retry_window_days": nil, "session_expiration_time": w.Expiration, "language": orNull(w.Language),
 		"status": w.Status, "version": w.Version, "created_at": Time(w.CreatedAt), "updated_at": Time(w.UpdatedAt), "published_at": Time(w.PublishedAt),
 	}
 }

@@ -36,17 +36,18 @@ func (s *Session) Names(event string) []string {
 
 // Destination is where webhooks go.
 type Destination struct {
-	UUID     string    `json:"uuid"`
-	Label    string    `json:"label"`
-	URL      string    `json:"url"`
-	Enabled  bool      `json:"enabled"`
-	Sandbox  bool      `json:"sandbox,omitempty"` // hears of sandbox sessions, and of no others
-	Version  string    `json:"webhook_version"`
-	Events   []string  `json:"subscribed_events"`
-	Secret   string    `json:"secret_shared_key"`
-	Next     string    `json:"next_secret,omitempty"` // takes over at SwitchAt
-	SwitchAt time.Time `json:"switch_at,omitzero"`
-	Legacy   bool      `json:"legacy,omitempty"` // the one behind /v3/webhook/
+	UUID        string    `json:"uuid"`
+	Label       string    `json:"label"`
+	URL         string    `json:"url"`
+	Application string    `json:"application,omitempty"` // whose sessions it hears of; empty is the default one
+	Enabled     bool      `json:"enabled"`
+	Sandbox     bool      `json:"sandbox,omitempty"` // hears of sandbox sessions, and of no others
+	Version     string    `json:"webhook_version"`
+	Events      []string  `json:"subscribed_events"`
+	Secret      string    `json:"secret_shared_key"`
+	Next        string    `json:"next_secret,omitempty"` // takes over at SwitchAt
+	SwitchAt    time.Time `json:"switch_at,omitzero"`
+	Legacy      bool      `json:"legacy,omitempty"` // the one behind /v3/webhook/
 
 	Deliveries int       `json:"deliveries"` // attempts
 	Failures   int       `json:"failures"`

@@ -56,13 +56,13 @@ type Workflow struct {
 	UUID        string    `json:"uuid"`        // of this version
 	GroupID     string    `json:"workflow_id"` // stable over versions
 	Version     int       `json:"version"`
+	Application string    `json:"application,omitempty"` // whose it is; empty is the default one
 	Status      string    `json:"status"`
 	Label       string    `json:"label"`
 	Sandbox     bool      `json:"sandbox,omitempty"` // made by a sandbox key, for sandbox sessions
 	Variants    []Variant `json:"variants"`
 	Default     bool      `json:"is_default"`
 	Retries     int       `json:"max_retry_attempts"` // of each step, where it does not say itself
-	RetryDays   int       `json:"retry_window_days"`
 	WhiteLabel  bool      `json:"is_white_label_enabled"`
 	Desktop     bool      `json:"is_desktop_allowed"`
 	Expiration  int64     `json:"session_expiration_time"` // seconds
@@ -95,8 +95,6 @@ func (w *Workflow) Validate() error {
 		return Wrong("session_expiration_time", "Ensure this value is between %d and %d seconds.", MinExpiration, MaxExpiration)
 	case w.Retries < 0 || w.Retries >= MaxAttempts:
 		return Wrong("max_retry_attempts", "Ensure this value is between 0 and %d.", MaxAttempts-1)
-	case w.RetryDays < 0 || w.RetryDays > 365:
-		return Wrong("retry_window_days", "Ensure this value is between 0 and 365.")
 	case len(w.Variants) == 0 || len(w.Variants) > MaxVariants:
 		return Wrong("variants", "A workflow has 1 to %d variants.", MaxVariants)
 	}

@@ -263,7 +263,7 @@ type Rates struct {
 // Sessions configures verification sessions of the API.
 type Sessions struct {
 	AbandonAfter time.Duration `yaml:"abandon_after"` // silence of the person after which a session in progress is abandoned
-	KeepMedia    time.Duration `yaml:"keep_media"`    // how long their pictures are kept
+	KeepMedia    time.Duration `yaml:"keep_media"`    // how long their pictures wait for a decision where retention.images is off
 	SearchLimit  int           `yaml:"search_limit"`  // faces of former sessions that a search looks at; some 2 kB of memory each
 }
 
@@ -313,7 +313,7 @@ func Default() Config {
 		HTTP:      HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12, MaxConnections: 12000},
 		API: API{Parallel: 1, Queue: 32, Timeout: 30 * time.Second, LinkLife: time.Hour,
 			Rates: Rates{Read: 600, Write: 300, Create: 600, PDF: 50, Biometrics: 600}},
-		Sessions: Sessions{AbandonAfter: time.Hour, KeepMedia: 90 * 24 * time.Hour, SearchLimit: 10_000},
+		Sessions: Sessions{AbandonAfter: time.Hour, KeepMedia: 7 * 24 * time.Hour, SearchLimit: 10_000},
 		Webhooks: Webhooks{KeepLog: 30 * 24 * time.Hour},
 		Hub:      Hub{Listen: "127.0.0.1:8883"},
 	}

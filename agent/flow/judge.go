@@ -47,7 +47,7 @@ func (s *Service) Submit(ctx context.Context, token string, in cases.Input, fram
 	if err := v.Advance(in, j.judge, s.now(), s.Idle); err != nil {
 		return v, err
 	}
-	out, err := s.Store.UpdateSession(v.ID, func(c *cases.Session) (cases.Attachments, error) {
+	out, err := s.update(v.Application, v.ID, func(c *cases.Session) (cases.Attachments, error) {
 		if c.Revision != revision {
 			return cases.Attachments{}, &agent.Error{Code: agent.CodeConflict, Message: "the session has changed meanwhile", Fix: "read it and try again"}
 		}
@@ -89,7 +89,7 @@ func (s *Service) learn(v *cases.Session, capture agent.Embedding) {
 		}
 		capture = t.Embedding
 	}
-	s.index.addSession(v.ID, capture)
+	s.index.addSession(v, capture)
 }
 
 func owner(session string) string { return "session/" + session }
@@ -372,7 +372,11 @@ func (j *judging) findings() []agent.Finding {
 // Its result is stored with the device's own thresholds; the workflow's decide here.
 func (j *judging) compareEnrolled(st *cases.Step, ev *verify.Evidence, o *cases.Outcome) (agent.Decision, error) {
 	o.Reference = cases.FromSubject
-	r, err := j.Enrolled.Verify(j.ctx, j.session.VendorData, ev)
+	var r agent.Result
+	_, err := j.person(j.session.Application, j.session.VendorData)
+	if err == nil {
+		r, err = j.Enrolled.Verify(j.ctx, j.session.VendorData, ev)
+	}
 	switch agent.ErrorCode(err) {
 	case "":
 	case agent.CodeNotFound, agent.CodeInvalid:
@@ -399,6 +403,15 @@ func (j *judging) compareEnrolled(st *cases.Step, ev *verify.Evidence, o *cases.
 		}
 	}
 	return out, nil
+}
+
+// person returns the templates of an enrolled subject, if it is the application's.
+func (s *Service) person(application, id string) ([]agent.Template, error) {
+	sub, ts, err := s.Enrolled.Subject(id)
+	if err == nil && agent.ApplicationOr(sub.Application) != agent.ApplicationOr(application) {
+		return nil, notFound("subject", id)
+	}
+	return ts, err
 }
 
 // missing is why a decision has no score.
@@ -489,7 +502,7 @@ func (j *judging) screen(st *cases.Step, o *cases.Outcome) error {
 	if st.Feature == cases.Liveness {
 		limits = Screening
 	}
-	found, err := j.Search(SearchQuery{Embedding: t.Embedding, Space: t.Space, Limits: limits, Vendor: j.session.VendorData, Session: j.session.ID})
+	found, err := j.Search(SearchQuery{Application: j.session.Application, Embedding: t.Embedding, Space: t.Space, Limits: limits, Vendor: j.session.VendorData, Session: j.session.ID})
 	if err != nil {
 		return err
 	}

@@ -4,20 +4,38 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 
 	"postern/agent"
 	"postern/agent/cases"
 	"postern/agent/photo"
 )
 
-// Lists returns all lists, oldest first.
-func (s *Service) Lists() ([]cases.List, error) { return s.Store.Lists() }
+// Lists returns the lists of the scope's application, oldest first. The blocklists of an
+// application are made when it asks for them first.
+func (s *Service) Lists(c cases.Scope) ([]cases.List, error) {
+	if err := s.Store.ProvideBlocklists(agent.ApplicationOr(c.Application)); err != nil {
+		return nil, err
+	}
+	all, err := s.Store.Lists()
+	return slices.DeleteFunc(all, func(l cases.List) bool { return !c.Owns(l.Application) }), err
+}
 
 // List returns one list.
-func (s *Service) List(uuid string) (cases.List, error) { return s.Store.List(uuid) }
+func (s *Service) List(c cases.Scope, uuid string) (cases.List, error) {
+	l, err := s.Store.List(uuid)
+	if err == nil && !c.Owns(l.Application) {
+		return cases.List{}, notFound("list", uuid)
+	}
+	return l, err
+}
 
 // CreateList makes an allowlist or a list of the deployer's own.
-func (s *Service) CreateList(l cases.List) (cases.List, error) {
+func (s *Service) CreateList(c cases.Scope, l cases.List) (cases.List, error) {
+	if made, err := s.List(c, c.Record); err == nil {
+		return made, nil // by an earlier try of the same request
+	}
+	l.UUID, l.Application = c.Record, c.Application
 	if l.Type == cases.Blocklist {
 		return l, cases.Wrong("list_type", "Blocklists are always there, one for each entry type; create an allowlist or a custom list.")
 	}
@@ -37,7 +55,10 @@ func taken(err error) error {
 }
 
 // ChangeList renames or describes a list. Blocklists do not change.
-func (s *Service) ChangeList(uuid string, change func(*cases.List)) (cases.List, error) {
+func (s *Service) ChangeList(c cases.Scope, uuid string, change func(*cases.List)) (cases.List, error) {
+	if _, err := s.List(c, uuid); err != nil {
+		return cases.List{}, err
+	}
 	out, err := s.Store.UpdateList(uuid, func(l *cases.List) error {
 		if l.Type == cases.Blocklist {
 			return immutable()
@@ -53,8 +74,8 @@ func immutable() error {
 }
 
 // DeleteList deletes a list with its entries.
-func (s *Service) DeleteList(uuid string) error {
-	l, err := s.Store.List(uuid)
+func (s *Service) DeleteList(c cases.Scope, uuid string) error {
+	l, err := s.List(c, uuid)
 	if err != nil {
 		return err
 	}
@@ -69,16 +90,37 @@ func (s *Service) DeleteList(uuid string) error {
 }
 
 // Entries returns the entries of a list, oldest first.
-func (s *Service) Entries(list string) ([]cases.Entry, error) { return s.Store.Entries(list) }
+func (s *Service) Entries(c cases.Scope, list string) ([]cases.Entry, error) {
+	if _, err := s.List(c, list); err != nil {
+		return nil, err
+	}
+	return s.Store.Entries(list)
+}
+
+// made finds the entry that an earlier try of the same request has made.
+func (s *Service) made(c cases.Scope, list string) (cases.Entry, bool) {
+	if c.Record == "" {
+		return cases.Entry{}, false
+	}
+	all, err := s.Store.Entries(list)
+	i := slices.IndexFunc(all, func(e cases.Entry) bool { return e.UUID == c.Record })
+	if err != nil || i < 0 {
+		return cases.Entry{}, false
+	}
+	return all[i], true
+}
 
 // AddEntry adds a value, or what a session has of the list's type: its face or its
 // vendor_data.
 func (s *Service) AddEntry(c cases.Scope, list string, e cases.Entry) (cases.Entry, error) {
-	l, err := s.Store.List(list)
+	l, err := s.List(c, list)
 	if err != nil {
 		return e, err
 	}
-	e.ListUUID = list
+	if made, ok := s.made(c, list); ok {
+		return made, nil
+	}
+	e.UUID, e.ListUUID = c.Record, list
 	if e.SessionID != "" {
 		return s.addFromSession(c, &l, e)
 	}
@@ -137,7 +179,11 @@ func (s *Service) addFace(l *cases.List, v *cases.Session, e cases.Entry) (cases
 		if m.ID, err = s.mediaID(); err != nil {
 			return e, err
 		}
-		m.Kind, m.ExpiresAt = "list_entry", s.now().Add(keepListed)
+		images, err := s.Images(l.Application)
+		if err != nil {
+			return e, err
+		}
+		m.Kind, m.ExpiresAt = "list_entry", s.keepEntry(images)
 		picture = &m
 	}
 	if e.Metadata, err = json.Marshal(map[string]any{"reference_session_id": v.ID}); err != nil {
@@ -146,14 +192,17 @@ func (s *Service) addFace(l *cases.List, v *cases.Session, e cases.Entry) (cases
 	return s.addEntry(l, e, &t, picture)
 }
 
-// keepListed is how long the picture of a list entry is kept: as long as the entry.
+// keepListed stands for a time without limit.
 const keepListed = 100 * 365 * 24 * 3600 * 1e9
 
 // UploadFace adds the face on a picture to a list.
-func (s *Service) UploadFace(ctx context.Context, list string, image []byte, e cases.Entry) (cases.Entry, error) {
-	l, err := s.Store.List(list)
+func (s *Service) UploadFace(ctx context.Context, c cases.Scope, list string, image []byte, e cases.Entry) (cases.Entry, error) {
+	l, err := s.List(c, list)
 	if err != nil {
 		return e, err
+	}
+	if made, ok := s.made(c, list); ok {
+		return made, nil
 	}
 	if l.EntryType != cases.EntryFace {
 		return e, cases.Wrong("image", "This list holds no faces.")
@@ -174,16 +223,20 @@ func (s *Service) UploadFace(ctx context.Context, list string, image []byte, e c
 	if err != nil {
 		return e, err
 	}
+	images, err := s.Images(l.Application)
+	if err != nil {
+		return e, err
+	}
 	picture := a.Media[0]
-	picture.ExpiresAt = s.now().Add(keepListed)
-	e.ListUUID, e.Value, e.ObjectUUID = list, id, id
+	picture.ExpiresAt = s.keepEntry(images)
+	e.UUID, e.ListUUID, e.Value, e.ObjectUUID = c.Record, list, id, id
 	face := agent.Template{ModelID: p.ModelID, Space: p.Space, Quality: p.Quality, Embedding: p.Embedding, CreatedAt: s.now()}
 	return s.addEntry(&l, e, &face, &picture)
 }
 
 // DeleteEntry deletes an entry with its face.
-func (s *Service) DeleteEntry(list, uuid string) error {
-	if _, err := s.Store.List(list); err != nil {
+func (s *Service) DeleteEntry(c cases.Scope, list, uuid string) error {
+	if _, err := s.List(c, list); err != nil {
 		return err
 	}
 	s.index.dropEntry(uuid)

@@ -17,17 +17,27 @@ type index struct {
 
 	mu       sync.RWMutex // guards the fields below
 	entries  map[string]listed
-	sessions map[string]agent.Embedding
-	order    []string          // of sessions, oldest first; may name ones that are gone
-	blocked  map[string]string // entry -> vendor_data
+	sessions map[string]known
+	order    []string           // of sessions, oldest first; may name ones that are gone
+	blocked  map[string]blocked // by entry
 }
 
 // listed is a face of a list.
 type listed struct {
-	embedding agent.Embedding
-	entry     cases.Entry
-	kind      string // of the list
+	embedding   agent.Embedding
+	entry       cases.Entry
+	kind        string // of the list
+	application string
 }
+
+// known is the face of a former session.
+type known struct {
+	embedding   agent.Embedding
+	application string
+}
+
+// blocked is a person who may not have a session.
+type blocked struct{ vendor, application string }
 
 // defaultSearchLimit keeps the sessions' faces within some 20 MB.
 const defaultSearchLimit = 10_000
@@ -36,7 +46,7 @@ func newIndex(limit int) *index {
 	if limit <= 0 {
 		limit = defaultSearchLimit
 	}
-	return &index{limit: limit, entries: map[string]listed{}, sessions: map[string]agent.Embedding{}, blocked: map[string]string{}}
+	return &index{limit: limit, entries: map[string]listed{}, sessions: map[string]known{}, blocked: map[string]blocked{}}
 }
 
 // loadIndex reads lists and faces from the store.
@@ -63,7 +73,7 @@ func (s *Service) loadIndex() error {
 		}
 		v, err := s.Store.Session(id)
 		if err == nil && v.Environment == cases.Live && v.Decided() {
-			s.index.addSession(id, t.Embedding)
+			s.index.addSession(&v, t.Embedding)
 		}
 		if agent.ErrorCode(err) == agent.CodeNotFound {
 			return nil
@@ -75,7 +85,7 @@ func (s *Service) loadIndex() error {
 func (s *Service) indexEntry(l *cases.List, e cases.Entry) error {
 	if l.Type == cases.Blocklist && l.EntryType == cases.EntryUser {
 		s.index.mu.Lock()
-		s.index.blocked[e.UUID] = e.Value
+		s.index.blocked[e.UUID] = blocked{e.Value, agent.ApplicationOr(l.Application)}
 		s.index.mu.Unlock()
 		return nil
 	}
@@ -87,18 +97,18 @@ func (s *Service) indexEntry(l *cases.List, e cases.Entry) error {
 		return err
 	}
 	s.index.mu.Lock()
-	s.index.entries[e.UUID] = listed{t.Embedding, e, l.Type}
+	s.index.entries[e.UUID] = listed{t.Embedding, e, l.Type, agent.ApplicationOr(l.Application)}
 	s.index.mu.Unlock()
 	return nil
 }
 
-func (x *index) addSession(id string, e agent.Embedding) {
+func (x *index) addSession(v *cases.Session, e agent.Embedding) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if _, known := x.sessions[id]; !known {
-		x.order = append(x.order, id)
+	if _, there := x.sessions[v.ID]; !there {
+		x.order = append(x.order, v.ID)
 	}
-	x.sessions[id] = e
+	x.sessions[v.ID] = known{e, agent.ApplicationOr(v.Application)}
 	for len(x.sessions) > x.limit {
 		delete(x.sessions, x.order[0])
 		x.order = x.order[1:]
@@ -108,7 +118,7 @@ func (x *index) addSession(id string, e agent.Embedding) {
 func (x *index) dropSession(id string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if _, known := x.sessions[id]; known {
+	if _, there := x.sessions[id]; there {
 		delete(x.sessions, id)
 		x.order = slices.DeleteFunc(x.order, func(o string) bool { return o == id })
 	}
@@ -121,12 +131,12 @@ func (x *index) dropEntry(id string) {
 	delete(x.blocked, id)
 }
 
-// blocks tells whether somebody with this vendor_data may not have a session.
-func (x *index) blocks(vendor string) bool {
+// blocks tells whether an application gives somebody with this vendor_data no session.
+func (x *index) blocks(application, vendor string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for _, v := range x.blocked {
-		if v == vendor {
+	for _, b := range x.blocked {
+		if b == (blocked{vendor, agent.ApplicationOr(application)}) {
 			return true
 		}
 	}
@@ -140,13 +150,14 @@ var Screening = agent.Thresholds{Review: 90, Decline: 70}
 
 // SearchQuery asks who a face might be.
 type SearchQuery struct {
-	Embedding agent.Embedding
-	Space     string
-	Limits    agent.Thresholds // at or below Decline it is nobody; above Review it is sure
-	Vendor    string           // sessions of the same are no duplicates
-	Session   string           // nor is the session itself
-	ListsOnly bool
-	Max       int // default 5
+	Application string // whose lists and sessions are searched
+	Embedding   agent.Embedding
+	Space       string
+	Limits      agent.Thresholds // at or below Decline it is nobody; above Review it is sure
+	Vendor      string           // sessions of the same are no duplicates
+	Session     string           // nor is the session itself
+	ListsOnly   bool
+	Max         int // default 5
 }
 
 // MaxMatches is how many faces a search tells.
@@ -190,15 +201,16 @@ func (x *index) search(q *SearchQuery, floor float32) []hit {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var hits []hit
+	whose := agent.ApplicationOr(q.Application)
 	for _, l := range x.entries {
-		if c := l.embedding.Cosine(q.Embedding); c >= floor {
+		if c := l.embedding.Cosine(q.Embedding); l.application == whose && c >= floor {
 			one := l
 			hits = append(hits, hit{c, &one, ""})
 		}
 	}
 	if !q.ListsOnly {
-		for id, e := range x.sessions {
-			if c := e.Cosine(q.Embedding); c >= floor && id != q.Session {
+		for id, k := range x.sessions {
+			if c := k.embedding.Cosine(q.Embedding); k.application == whose && c >= floor && id != q.Session {
 				hits = append(hits, hit{c, nil, id})
 			}
 		}

@@ -20,6 +20,7 @@ import (
 	"postern/agent"
 	"postern/agent/cases"
 	"postern/agent/decide"
+	"postern/agent/retention"
 	"postern/agent/verify"
 )
 
@@ -50,11 +51,11 @@ type sessions interface {
 	Face(owner, id string) (agent.Template, error)
 	EachFace(fn func(agent.Template) error) error
 	Media(id string) (agent.Media, error)
-	PruneMedia(now time.Time, limit int) (int, error)
+	PruneReplays(before time.Time, limit int) (int, error)
 }
 
 type lists interface {
-	ProvideBlocklists() error
+	ProvideBlocklists(application string) error
 	CreateList(l cases.List) (cases.List, error)
 	UpdateList(uuid string, fn func(*cases.List) error) (cases.List, error)
 	List(uuid string) (cases.List, error)
@@ -103,11 +104,13 @@ type Config struct {
 	Rand     io.Reader
 	Log      *slog.Logger
 
-	Idle        time.Duration // silence after which a session in progress is abandoned
-	KeepMedia   time.Duration // how long pictures of a session are kept
-	KeepLog     time.Duration // how long deliveries stay in the log
-	SearchLimit int           // faces of former sessions that a search looks at
-	PlainHTTP   bool          // webhook addresses may be http
+	Idle        time.Duration                                      // silence after which a session in progress is abandoned
+	KeepMedia   time.Duration                                      // how long pictures wait for a decision where the application keeps no images
+	LinkLife    time.Duration                                      // how long links to pictures live
+	Images      func(application string) (retention.Period, error) // how long an application keeps pictures
+	KeepLog     time.Duration                                      // how long deliveries stay in the log
+	SearchLimit int                                                // faces of former sessions that a search looks at
+	PlainHTTP   bool                                               // webhook addresses may be http
 }
 
 // Service is the application service. Its methods may be called from any goroutine.
@@ -122,6 +125,9 @@ func New(c Config) (*Service, error) {
 	if c.Store == nil || c.Prober == nil || c.Enrolled == nil || c.Matcher.Curve == nil || c.Now == nil || c.Rand == nil {
 		return nil, errors.New("the case service needs a store, a pipeline, a matcher, a clock and randomness")
 	}
+	if c.Images == nil {
+		c.Images = func(string) (retention.Period, error) { return retention.Off, nil }
+	}
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
@@ -131,7 +137,7 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := c.Store.ProvideBlocklists(); err != nil {
+	if err := c.Store.ProvideBlocklists(agent.DefaultApplication); err != nil {
 		return nil, fmt.Errorf("provide blocklists: %w", err)
 	}
 	s := &Service{Config: c, index: newIndex(c.SearchLimit), turns: turns{busy: map[string]chan struct{}{}}}

@@ -19,6 +19,9 @@ const MaxPortrait = 2 << 20
 // Create makes a session, or returns the unfinished one of the same vendor_data on
 // the same workflow version, with callback and metadata replaced.
 func (s *Service) Create(ctx context.Context, c cases.Scope, r cases.NewSession) (cases.Session, error) {
+	if made, err := s.Session(c, c.Record); err == nil {
+		return made, nil // by an earlier try of the same request
+	}
 	w, err := s.Store.PublishedWorkflow(r.WorkflowID)
 	if err != nil {
 		return cases.Session{}, unknownWorkflow(err)
@@ -26,7 +29,7 @@ func (s *Service) Create(ctx context.Context, c cases.Scope, r cases.NewSession)
 	if !usable(c, &w) {
 		return cases.Session{}, unknownWorkflow(notFound("workflow", w.GroupID))
 	}
-	if r.VendorData != "" && !c.Sandbox && s.index.blocks(r.VendorData) {
+	if r.VendorData != "" && !c.Sandbox && s.index.blocks(c.Application, r.VendorData) {
 		return cases.Session{}, &cases.Refusal{Form: cases.FieldText, Field: "vendor_data",
 			Message: "This user or business has been blocked and cannot create new verification sessions."}
 	}
@@ -35,6 +38,7 @@ func (s *Service) Create(ctx context.Context, c cases.Scope, r cases.NewSession)
 		return cases.Session{}, err
 	}
 	n := cases.New(&w, v, s.now(), s.Idle)
+	n.ID, n.Application = c.Record, c.Application
 	n.Environment, n.Scenario = c.Environment(), r.Scenario
 	n.VendorData, n.Metadata, n.ContactDetails, n.ExpectedDetails = r.VendorData, r.Metadata, r.ContactDetails, r.ExpectedDetails
 	n.Callback, n.CallbackMethod, n.Language = r.Callback, r.CallbackMethod, r.Language
@@ -48,7 +52,7 @@ func (s *Service) Create(ctx context.Context, c cases.Scope, r cases.NewSession)
 	if err != nil {
 		return cases.Session{}, err
 	}
-	out, err := s.Store.CreateSession(n, a, func(old *cases.Session) bool { return s.reuse(old, &n, c) })
+	out, err := s.create(n, a, func(old *cases.Session) bool { return s.reuse(old, &n, c) })
 	if err == nil {
 		s.Wake()
 	}
@@ -96,7 +100,7 @@ func (s *Service) reference(ctx context.Context, c cases.Scope, n *cases.Session
 		return a, nil
 	}
 	if n.VendorData != "" && agent.ValidateSubject(n.VendorData, "") == nil {
-		_, ts, err := s.Enrolled.Subject(n.VendorData)
+		ts, err := s.person(n.Application, n.VendorData)
 		if err == nil && len(ts) > 0 {
 			return a, nil
 		}
@@ -168,17 +172,14 @@ func (s *Service) lapsed(v cases.Session) (cases.Session, error) {
 	if v.DueAt.IsZero() || s.now().Before(v.DueAt) {
 		return v, nil
 	}
-	out, err := s.Store.UpdateSession(v.ID, func(c *cases.Session) (cases.Attachments, error) {
-		_, err := c.Lapse(s.now())
-		return cases.Attachments{}, err
-	})
+	out, err := s.lapse(v.Application, v.ID)
 	s.Wake()
 	return out, err
 }
 
 // Sessions lists sessions with the exact number that match.
 func (s *Service) Sessions(c cases.Scope, q cases.SessionQuery) ([]cases.Session, int, error) {
-	q.Environment = c.Environment()
+	q.Application, q.Environment = c.Application, c.Environment()
 	if len(c.Workflows) > 0 {
 		q.Allowed = c.Workflows
 	}
@@ -216,7 +217,7 @@ func (s *Service) Change(ctx context.Context, c cases.Scope, id string, ch cases
 	if _, err := s.Session(c, id); err != nil {
 		return cases.Session{}, err
 	}
-	out, err := s.Store.UpdateSession(id, func(v *cases.Session) (cases.Attachments, error) {
+	out, err := s.update(c.Application, id, func(v *cases.Session) (cases.Attachments, error) {
 		return cases.Attachments{}, v.Apply(ch, s.now(), s.Idle)
 	})
 	if err == nil {
@@ -235,7 +236,7 @@ func (s *Service) AddReview(ctx context.Context, c cases.Scope, id string, r cas
 		return cases.Session{}, err
 	}
 	r.CreatedAt = s.now()
-	out, err := s.Store.UpdateSession(id, func(v *cases.Session) (cases.Attachments, error) {
+	out, err := s.update(c.Application, id, func(v *cases.Session) (cases.Attachments, error) {
 		v.UpdatedAt = r.CreatedAt
 		return cases.Attachments{Event: cases.EventData}, v.AddReview(r)
 	})
@@ -299,16 +300,16 @@ func (s *Service) DeleteMany(ctx context.Context, c cases.Scope, numbers []uint6
 func (s *Service) SaveRequest(v cases.Session, a cases.Attachments) (cases.Session, error) {
 	v.CreatedAt = v.CreatedAt.UTC().Truncate(time.Microsecond)
 	v.UpdatedAt, v.ActiveAt = v.CreatedAt, v.CreatedAt
-	for i := range a.Media {
-		a.Media[i].ExpiresAt = s.now().Add(s.KeepMedia)
+	out, err := s.create(v, a, nil)
+	if agent.ErrorCode(err) == agent.CodeConflict { // an earlier try of the same request
+		return s.Store.Session(v.ID)
 	}
-	out, err := s.Store.CreateSession(v, a, nil)
 	if err != nil {
 		return out, err
 	}
 	for _, f := range a.Faces {
 		if f.ID == cases.FaceCapture && v.Environment == cases.Live {
-			s.index.addSession(v.ID, f.Embedding)
+			s.index.addSession(&out, f.Embedding)
 		}
 	}
 	s.Wake()
@@ -318,8 +319,9 @@ func (s *Service) SaveRequest(v cases.Session, a cases.Attachments) (cases.Sessi
 // sweepBatch is how much the sweeper does in one round.
 const sweepBatch = 200
 
-// Sweep applies the clock: it ends what is overdue, and deletes pictures and
-// deliveries that have been kept long enough.
+// Sweep applies the clock: it ends what is overdue, and deletes deliveries and repeated
+// requests that have been kept long enough. Pictures are the store's to sweep, which
+// knows of legal holds and of clocks that are not believed.
 func (s *Service) Sweep() error {
 	now := s.now()
 	for {
@@ -328,10 +330,10 @@ func (s *Service) Sweep() error {
 			return err
 		}
 		for _, id := range due {
-			_, err := s.Store.UpdateSession(id, func(v *cases.Session) (cases.Attachments, error) {
-				_, err := v.Lapse(now)
-				return cases.Attachments{}, err
-			})
+			v, err := s.Store.Session(id)
+			if err == nil {
+				_, err = s.lapse(v.Application, id)
+			}
 			if err != nil && agent.ErrorCode(err) != agent.CodeNotFound {
 				return err
 			}
@@ -343,7 +345,7 @@ func (s *Service) Sweep() error {
 			break
 		}
 	}
-	if _, err := s.Store.PruneMedia(now, sweepBatch); err != nil {
+	if _, err := s.Store.PruneReplays(now.Add(-agent.ReplayLife), sweepBatch); err != nil {
 		return err
 	}
 	_, err := s.Store.PruneDeliveries(now.Add(-s.KeepLog), sweepBatch)

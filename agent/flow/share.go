@@ -72,7 +72,11 @@ func (s *Service) ImportShared(c cases.Scope, token, workflow, vendor string, tr
 
 func (s *Service) importSession(c cases.Scope, v cases.Session, workflow, vendor string, trust bool) (cases.Session, error) {
 	n := v
-	n.ID, n.Number, n.Revision, n.Token, n.SharedFrom, n.Reviews, n.Happenings = "", 0, 0, "", v.ID, nil, nil
+	if made, err := s.Session(c, c.Record); err == nil {
+		return made, nil // by an earlier try of the same request
+	}
+	n.ID, n.Number, n.Revision, n.Token, n.SharedFrom, n.Reviews, n.Happenings = c.Record, 0, 0, "", v.ID, nil, nil
+	n.Application = c.Application
 	n.Capture, n.Document, n.Portrait = cases.Face{}, cases.Face{}, cases.Face{}
 	n.CreatedAt = s.now()
 	n.UpdatedAt, n.ActiveAt, n.ExpiresAt, n.DueAt = n.CreatedAt, n.CreatedAt, time.Time{}, time.Time{}
@@ -91,7 +95,7 @@ func (s *Service) importSession(c cases.Scope, v cases.Session, workflow, vendor
 	if err != nil {
 		return n, err
 	}
-	out, err := s.Store.CreateSession(n, a, nil)
+	out, err := s.create(n, a, nil)
 	s.Wake()
 	return out, err
 }

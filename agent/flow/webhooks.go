@@ -15,13 +15,18 @@ const RotationOverlap = 24 * time.Hour
 // Destinations lists those of the scope, oldest first.
 func (s *Service) Destinations(c cases.Scope) ([]cases.Destination, error) {
 	all, err := s.Store.Destinations()
-	return slices.DeleteFunc(all, func(d cases.Destination) bool { return d.Sandbox != c.Sandbox }), err
+	return slices.DeleteFunc(all, func(d cases.Destination) bool { return !hears(c, &d) }), err
+}
+
+// hears tells whether a destination is the scope's.
+func hears(c cases.Scope, d *cases.Destination) bool {
+	return c.Owns(d.Application) && d.Sandbox == c.Sandbox
 }
 
 // Destination returns one.
 func (s *Service) Destination(c cases.Scope, uuid string) (cases.Destination, error) {
 	d, err := s.Store.Destination(uuid)
-	if err == nil && d.Sandbox != c.Sandbox {
+	if err == nil && !hears(c, &d) {
 		return cases.Destination{}, notFound("webhook destination", uuid)
 	}
 	return d, err
@@ -29,7 +34,10 @@ func (s *Service) Destination(c cases.Scope, uuid string) (cases.Destination, er
 
 // CreateDestination makes a destination with a new secret.
 func (s *Service) CreateDestination(c cases.Scope, d cases.Destination) (cases.Destination, error) {
-	d.Sandbox = c.Sandbox
+	if made, err := s.Destination(c, c.Record); err == nil {
+		return made, nil // by an earlier try of the same request
+	}
+	d.UUID, d.Application, d.Sandbox = c.Record, c.Application, c.Sandbox
 	if d.Version == "" {
 		d.Version = "v3"
 	}

@@ -16,7 +16,10 @@ func (s *Service) CreateWorkflow(c cases.Scope, body []byte) (cases.Workflow, er
 	if err != nil {
 		return w, err
 	}
-	w.Sandbox = c.Sandbox
+	if made, err := s.Workflow(c, c.Record); err == nil {
+		return made, nil // by an earlier try of the same request
+	}
+	w.GroupID, w.Application, w.Sandbox = c.Record, c.Application, c.Sandbox
 	return s.putWorkflow(w)
 }
 
@@ -32,7 +35,7 @@ func (s *Service) Workflow(c cases.Scope, id string) (cases.Workflow, error) {
 // usable tells whether a workflow lies within the scope: a sandbox may use real
 // workflows, to try them, but not change them.
 func usable(c cases.Scope, w *cases.Workflow) bool {
-	return c.Allows(w.GroupID) && (c.Sandbox || !w.Sandbox)
+	return c.Owns(w.Application) && c.Allows(w.GroupID) && (c.Sandbox || !w.Sandbox)
 }
 
 // changeable is Workflow for those who want to change it.

@@ -31,6 +31,17 @@ func (s *Store) checkCases(tx *bolt.Tx, p *problems) {
 		return err
 	})
 	want[caseMediaDates] = want[caseMediaOwner]
+	want[caseReplayAbout] = 0
+	want[caseReplayDates] = eachRow(bucket(tx, caseReplays), p, func(k, _ []byte) error {
+		r, err := s.replay(tx, k)
+		if r.About != "" {
+			want[caseReplayAbout]++
+		}
+		if err == nil && !hasKey(bucket(tx, caseReplayDates), replayDate(r.At, k)) {
+			err = fmt.Errorf("a repeated request is not found by its date")
+		}
+		return err
+	})
 	eachRow(bucket(tx, caseKeys), p, func(k, v []byte) error {
 		_, err := s.openKey(tx, k, v)
 		return err

@@ -11,20 +11,23 @@ import (
 	"postern/agent/cases"
 )
 
-// ProvideBlocklists makes the blocklists that are always there, one an entry type.
-// Repeating it changes nothing.
-func (s *Store) ProvideBlocklists() error {
+// ProvideBlocklists makes the blocklists that an application always has, one an entry
+// type. Repeating it changes nothing.
+func (s *Store) ProvideBlocklists(application string) error {
 	all, err := s.Lists()
 	if err != nil {
 		return err
 	}
 	for _, t := range cases.EntryTypes {
-		there := slices.ContainsFunc(all, func(l cases.List) bool { return l.Type == cases.Blocklist && l.EntryType == t })
+		there := slices.ContainsFunc(all, func(l cases.List) bool {
+			return l.Type == cases.Blocklist && l.EntryType == t && sameApplication(l.Application, application)
+		})
 		if there {
 			continue
 		}
 		name := "Blocklist: " + strings.ReplaceAll(t, "_", " ")
-		if _, err := s.CreateList(cases.List{Name: name, Type: cases.Blocklist, EntryType: t}); err != nil {
+		_, err := s.CreateList(cases.List{Application: application, Name: name, Type: cases.Blocklist, EntryType: t})
+		if err != nil && agent.ErrorCode(err) != agent.CodeConflict { // another caller was quicker
 			return err
 		}
 	}
@@ -66,7 +69,7 @@ func (s *Store) putList(tx *bolt.Tx, l *cases.List) error {
 		return err
 	}
 	for _, o := range all {
-		if o.UUID != l.UUID && o.Name == l.Name {
+		if o.UUID != l.UUID && o.Name == l.Name && sameApplication(o.Application, l.Application) {
 			return coded(agent.CodeConflict, "there is a list named %.80q already", l.Name)
 		}
 	}

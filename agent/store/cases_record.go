@@ -23,7 +23,7 @@ const (
 	caseIDs        = "session_ids"           // session id -> number
 	caseTokens     = "session_tokens"        // SHA-256 of the token -> number
 	caseVendors    = "sessions_by_vendor"    // 16 bytes of SHA-256 of vendor_data, number
-	caseStatuses   = "sessions_by_status"    // environment, 0, status, 0, number
+	caseStatuses   = "sessions_by_status"    // place, 0, status, 0, number; see place
 	caseByWorkflow = "sessions_by_workflow"  // group, 0, number
 	caseDates      = "sessions_by_date"      // microseconds, number
 	caseDue        = "sessions_due"          // microseconds, number
@@ -41,6 +41,10 @@ const (
 	caseKeys       = "api_keys"              // id -> key
 	caseSecrets    = "secrets"               // name -> secret
 	caseMediaDates = "media_by_expiry"       // microseconds, media id
+
+	caseReplays     = "replays"          // digest of caller and Idempotency-Key -> request and answer
+	caseReplayDates = "replays_by_date"  // microseconds, digest
+	caseReplayAbout = "replays_by_about" // id of session or list entry, 0, digest
 )
 
 var caseBuckets = []string{caseWorkflows, caseGroups, caseSessions, caseIDs, caseTokens, caseVendors, caseStatuses, caseByWorkflow, caseDates, caseDue,
@@ -226,6 +230,16 @@ func (s *Store) Media(id string) (agent.Media, error) {
 	return m, err
 }
 
+// HasMedia tells whether a picture is stored, be it expired.
+func (s *Store) HasMedia(id string) bool {
+	there := false
+	err := s.view(s.cases, func(tx *bolt.Tx) error {
+		there = id != "" && has(bucket(tx, caseMedia), []byte(id))
+		return nil
+	})
+	return err == nil && there
+}
+
 func (s *Store) media(tx *bolt.Tx, id string) (agent.Media, error) {
 	v := bucket(tx, caseMedia).Get([]byte(id))
 	if id == "" || v == nil {
@@ -282,24 +296,34 @@ func forgetOwner(tx *bolt.Tx, owner string) error {
 	return destroyOwner(tx, owner)
 }
 
-// PruneMedia deletes pictures that have expired by now, at most limit, and returns
-// how many.
-func (s *Store) PruneMedia(now time.Time, limit int) (n int, err error) {
-	err = s.update(s.cases, func(tx *bolt.Tx) error {
-		var ids []string
-		c, end := bucket(tx, caseMediaDates).Cursor(), timeKey(now.Add(time.Microsecond))
-		for k, _ := c.First(); k != nil && len(ids) < limit && bytes.Compare(k[:8], end) < 0; k, _ = c.Next() {
-			ids = append(ids, string(k[8:]))
-		}
-		n = len(ids)
-		for _, id := range ids {
-			if err := s.dropMedia(tx, id); err != nil {
-				return err
-			}
-		}
+// keepMedia sets until when the pictures of an owner are kept; zero leaves them.
+func (s *Store) keepMedia(tx *bolt.Tx, owner string, until time.Time) error {
+	if until.IsZero() {
 		return nil
-	})
-	return n, err
+	}
+	for _, id := range mediaOf(tx, owner) {
+		m, err := s.media(tx, id)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(bucket(tx, caseMediaDates).Delete(mediaDate(&m)), bucket(tx, caseMedia).Delete([]byte(id))); err != nil {
+			return err
+		}
+		m.ExpiresAt = until
+		if err := s.putMedia(tx, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mediaOf lists the ids of an owner's pictures.
+func mediaOf(tx *bolt.Tx, owner string) (ids []string) {
+	c, p := bucket(tx, caseMediaOwner).Cursor(), prefix(owner)
+	for k, _ := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, _ = c.Next() {
+		ids = append(ids, lastPart(k))
+	}
+	return ids
 }
 
 // putFace stores a template of a session or a list entry.
@@ -396,17 +420,15 @@ func (s *Store) EachFace(fn func(agent.Template) error) error {
 
 // dropOwner deletes the pictures and faces of an owner and destroys its keys.
 func (s *Store) dropOwner(tx *bolt.Tx, owner string) error {
-	var ids []string
-	c, p := bucket(tx, caseMediaOwner).Cursor(), prefix(owner)
-	for k, _ := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, _ = c.Next() {
-		ids = append(ids, lastPart(k))
-	}
-	for _, id := range ids {
+	for _, id := range mediaOf(tx, owner) {
 		if err := s.dropMedia(tx, id); err != nil {
 			return err
 		}
 	}
 	if err := dropPrefix(bucket(tx, caseFaces), prefix(owner)); err != nil {
+		return err
+	}
+	if err := s.dropReplaysAbout(tx, owner[strings.LastIndexByte(owner, '/')+1:]); err != nil {
 		return err
 	}
 	return destroyOwner(tx, owner)
@@ -439,6 +461,10 @@ func caseRows() []sealedRows {
 		{caseMedia, func(_ *Store, k, v []byte) (Binding, int, error) {
 			owner, sealed, err := cutOwner(v)
 			return caseBinding(KindMedia, owner, string(k)), len(v) - len(sealed), err
+		}},
+		{caseReplays, func(_ *Store, k, v []byte) (Binding, int, error) {
+			owner, sealed, err := cutOwner(v)
+			return caseBinding(KindReplay, owner, string(k)), len(v) - len(sealed), err
 		}},
 		{caseSessions, func(_ *Store, _, v []byte) (Binding, int, error) {
 			id, sealed, err := cutOwner(v)

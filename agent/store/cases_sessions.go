@@ -152,6 +152,9 @@ func (s *Store) storeSession(tx *bolt.Tx, c *cases.Session, revision uint64, a c
 	if err := s.dropAttachments(tx, owner, a.Drop); err != nil {
 		return err
 	}
+	if err := s.keepMedia(tx, owner, a.Until); err != nil {
+		return err
+	}
 	if err := s.writeSession(tx, c); err != nil {
 		return err
 	}
@@ -246,11 +249,20 @@ func (s *Store) SessionByToken(token string) (cases.Session, error) {
 	return c, err
 }
 
+// place is where a session is listed: its environment and, unless it is the default
+// one, its application, whose name has no control characters.
+func place(environment, application string) string {
+	if application = agent.ApplicationOr(application); application == agent.DefaultApplication {
+		return environment
+	}
+	return environment + "\x01" + application
+}
+
 // index keys of a session, by bucket.
 func sessionKeys(c *cases.Session) map[string][]byte {
 	n := seqKey(c.Number)
 	keys := map[string][]byte{
-		caseStatuses: append(join(c.Environment, string(c.Status), ""), n...),
+		caseStatuses: append(join(place(c.Environment, c.Application), string(c.Status), ""), n...),
 		caseDates:    append(timeKey(c.CreatedAt), n...),
 	}
 	if c.VendorData != "" {
@@ -442,13 +454,13 @@ func numbersOf(tx *bolt.Tx, q *cases.SessionQuery) []uint64 {
 }
 
 func byStatus(tx *bolt.Tx, q *cases.SessionQuery) (out []uint64) {
-	b := bucket(tx, caseStatuses)
+	b, at := bucket(tx, caseStatuses), place(q.Environment, q.Application)
 	if q.Statuses == nil {
-		return keysOf(b, prefix(q.Environment))
+		return keysOf(b, prefix(at))
 	}
 	for i, st := range q.Statuses {
 		if !slices.Contains(q.Statuses[:i], st) {
-			out = append(out, keysOf(b, join(q.Environment, string(st), ""))...)
+			out = append(out, keysOf(b, join(at, string(st), ""))...)
 		}
 	}
 	return out

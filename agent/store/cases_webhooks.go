@@ -40,7 +40,7 @@ func (s *Store) announce(tx *bolt.Tx, c *cases.Session, event string) error {
 // within the transaction and keeps their order: what happened first is due first.
 func (s *Store) queue(tx *bolt.Tx, dests []cases.Destination, e cases.Event, n *int) error {
 	for _, d := range dests {
-		if !d.Enabled || d.Sandbox != (e.Session.Environment == cases.Sandbox) {
+		if !d.Enabled || d.Sandbox != (e.Session.Environment == cases.Sandbox) || !sameApplication(d.Application, e.Session.Application) {
 			continue
 		}
 		for _, name := range e.Session.Names(e.Type) {
@@ -75,6 +75,8 @@ func (s *Store) orderedID(n int) (string, error) {
 	defer s.randMu.Unlock()
 	return newID(s.opts.Now().Add(time.Duration(n)*time.Millisecond), s.opts.Rand)
 }
+
+func sameApplication(a, b string) bool { return agent.ApplicationOr(a) == agent.ApplicationOr(b) }
 
 func newDelivery(e *cases.Event, dest string, now time.Time) *cases.Delivery {
 	return &cases.Delivery{EventID: e.ID, Type: e.Type, Destination: dest, SessionID: e.Session.ID, Status: e.Session.Status,
@@ -398,7 +400,7 @@ func (s *Store) uniqueURL(tx *bolt.Tx, d *cases.Destination) error {
 		return err
 	}
 	for _, o := range all {
-		if o.URL == d.URL && o.UUID != d.UUID {
+		if o.URL == d.URL && o.UUID != d.UUID && sameApplication(o.Application, d.Application) {
 			return coded(agent.CodeConflict, "there is a webhook destination with this address already")
 		}
 	}

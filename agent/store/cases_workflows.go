@@ -57,7 +57,7 @@ func replaceable(versions []cases.Workflow, uuid string) error {
 
 func (s *Store) putWorkflow(tx *bolt.Tx, w *cases.Workflow) error {
 	if w.Default {
-		if err := s.undefault(tx, w.GroupID); err != nil {
+		if err := s.undefault(tx, w); err != nil {
 			return err
 		}
 	}
@@ -71,12 +71,12 @@ func (s *Store) writeWorkflow(tx *bolt.Tx, w *cases.Workflow) error {
 	return s.putCase(tx, caseWorkflows, []byte(w.UUID), w, caseBinding(KindWorkflow, "", w.UUID))
 }
 
-// undefault takes the mark off all workflows of other groups.
-func (s *Store) undefault(tx *bolt.Tx, but string) error {
+// undefault takes the mark off all workflows of the application's other groups.
+func (s *Store) undefault(tx *bolt.Tx, but *cases.Workflow) error {
 	var marked []cases.Workflow
 	err := bucket(tx, caseWorkflows).ForEach(func(k, v []byte) error {
 		w, err := s.openWorkflow(tx, k, v)
-		if err == nil && w.Default && w.GroupID != but {
+		if err == nil && w.Default && w.GroupID != but.GroupID && sameApplication(w.Application, but.Application) {
 			marked = append(marked, w)
 		}
 		return err

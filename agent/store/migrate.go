@@ -62,6 +62,7 @@ func casesSchema() schema {
 		{"workflows, sessions, lists, webhooks and keys", createBuckets(caseBuckets...)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
 		{"audit", createBuckets(bucketAudit)},
+		{"repeated requests", createBuckets(caseReplays, caseReplayDates, caseReplayAbout)},
 	}, sealed: caseRows()}
 }
 

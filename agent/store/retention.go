@@ -47,6 +47,21 @@ func (s *Store) SetRetention(r Retention) error {
 	})
 }
 
+// Retention returns the policy that an application has of its own, or
+// agent.CodeNotFound.
+func (s *Store) Retention(application string) (Retention, error) {
+	var r Retention
+	err := s.view(s.results, func(tx *bolt.Tx) (err error) {
+		v := bucket(tx, bucketPolicies).Get([]byte(application))
+		if application == "" || v == nil {
+			return coded(agent.CodeNotFound, "application %.80q has no retention of its own", application)
+		}
+		r, err = s.openPolicy(tx, []byte(application), v)
+		return err
+	})
+	return r, err
+}
+
 // DropRetention takes an application's own policy away, so that the default counts
 // again. Where there is none it is agent.CodeNotFound.
 func (s *Store) DropRetention(application string) error {
@@ -362,10 +377,12 @@ func (w *sweeper) dueSessions(after []byte) (due []string, last []byte, err erro
 			if err != nil {
 				return err
 			}
-			if !w.o.Default.Results.Over(d.CreatedAt, w.now) {
-				return nil // by date: none after it is due
+			if !retention.Period(retention.Shortest).Over(d.CreatedAt, w.now) {
+				return nil // by date: none after it is due in any application
 			}
-			due = append(due, d.ID)
+			if w.policy(agent.ApplicationOr(d.Application)).Results.Over(d.CreatedAt, w.now) {
+				due = append(due, d.ID)
+			}
 			if n++; n == sweepBatch {
 				last = bytes.Clone(k)
 				return nil
@@ -374,18 +391,6 @@ func (w *sweeper) dueSessions(after []byte) (due []string, last []byte, err erro
 		return nil
 	})
 	return due, last, err
-}
-
-// images deletes pictures whose time is over.
-func (w *sweeper) images(ctx context.Context) error {
-	for ctx.Err() == nil {
-		n, err := w.PruneMedia(w.now, sweepBatch)
-		w.out.Images += n
-		if err != nil || n < sweepBatch {
-			return err
-		}
-	}
-	return ctx.Err()
 }
 
 // templates finds subjects who were not enrolled anew within the time.

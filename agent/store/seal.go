@@ -35,6 +35,7 @@ const (
 	KindEvent       = "event"
 	KindDelivery    = "delivery"
 	KindKey         = "API key"
+	KindReplay      = "repeated request"
 	KindLinkKey     = "key of picture links"
 	KindShareKey    = "key of share tokens"
 

@@ -45,7 +45,7 @@ func (f faces) Compare(t agent.Thresholds, reference, probe *agent.Probe) agent.
 func (a *app) newAPI(b *brain, st *store.Store, cs *caseParts, health func() error) (*api.Server, error) {
 	k := a.cfg.API
 	server, err := api.New(api.Config{
-		Keys: st, Compare: newFaces(b), Media: st, Saved: saver{cs.flow}, Screen: screener{cs.flow},
+		Keys: st, Replays: st, Compare: newFaces(b), Media: st, Saved: saver{cs.flow}, Screen: screener{cs.flow},
 		Health: func() error { return errors.Join(storeHealth(st), health()) }, Ready: func() error { return storeHealth(st) },
 		PublicURL: k.PublicURL, Origins: k.OriginList(), Rates: ratesOf(k.Rates),
 		Workers: k.Parallel, Queue: k.Queue, Timeout: k.Timeout, LinkLife: k.LinkLife,

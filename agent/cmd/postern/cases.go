@@ -13,6 +13,7 @@ import (
 	"postern/agent/flow"
 	"postern/agent/photo"
 	casereport "postern/agent/report"
+	"postern/agent/retention"
 	"postern/agent/store"
 	"postern/agent/verify"
 	"postern/agent/webhook"
@@ -32,12 +33,24 @@ func (a *app) newCases(b *brain, st *store.Store, svc *verify.Service) (*casePar
 	s, k := a.cfg.Sessions, a.cfg.Webhooks
 	f, err := flow.New(flow.Config{
 		Store: st, Prober: newFaces(b), Enrolled: svc, Matcher: b.matcher(), Wake: d.Wake, Secret: st.ShareKey, Audit: st.Audit, Now: time.Now, Rand: rand.Reader,
-		Log: a.log.With("part", "sessions"), Idle: s.AbandonAfter, KeepMedia: s.KeepMedia, KeepLog: k.KeepLog, SearchLimit: s.SearchLimit, PlainHTTP: k.AllowLoopback,
+		Log: a.log.With("part", "sessions"), Idle: s.AbandonAfter, KeepMedia: s.KeepMedia, LinkLife: a.cfg.API.LinkLife, Images: imagesOf(st, a.cfg.Retention.Policy()), KeepLog: k.KeepLog, SearchLimit: s.SearchLimit, PlainHTTP: k.AllowLoopback,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &caseParts{f, d, &casereport.Report{Media: st.Media, Now: time.Now, By: "postern " + version + " on " + a.cfg.Device}}, nil
+}
+
+// imagesOf tells how long an application keeps pictures: by its own policy, else by the
+// default one.
+func imagesOf(st *store.Store, def retention.Policy) func(string) (retention.Period, error) {
+	return func(application string) (retention.Period, error) {
+		own, err := st.Retention(agent.ApplicationOr(application))
+		if agent.ErrorCode(err) == agent.CodeNotFound {
+			return def.Images, nil
+		}
+		return own.Images, err
+	}
 }
 
 func (p *caseParts) pdf(_ context.Context, s *cases.Session) ([]byte, error) { return p.report.PDF(s) }
@@ -53,7 +66,7 @@ const savedSide = 1024
 
 // SaveRequest stores the request, its pictures and, for a liveness check, its face.
 func (s saver) SaveRequest(_ context.Context, r api.Saved) error {
-	v := cases.Session{ID: r.ID, API: r.Service, Environment: cases.Live, Scenario: string(r.Scenario), Status: cases.Status(r.Status),
+	v := cases.Session{ID: r.ID, Application: r.Caller.Application, API: r.Service, Environment: cases.Live, Scenario: string(r.Scenario), Status: cases.Status(r.Status),
 		VendorData: r.VendorData, Metadata: r.Metadata, CreatedAt: r.CreatedAt}
 	if r.Caller.Sandbox {
 		v.Environment = cases.Sandbox
@@ -133,7 +146,7 @@ type screener struct{ flow *flow.Service }
 // Screen searches lists and former sessions. A key that is limited to workflows sees
 // lists only: sessions outside its workflows are not its to know.
 func (s screener) Screen(_ context.Context, q api.ScreenQuery) (api.Screening, error) {
-	found, err := s.flow.Search(flow.SearchQuery{Embedding: q.Face.Embedding, Space: q.Face.Space, Limits: flow.Screening, Vendor: q.VendorData,
+	found, err := s.flow.Search(flow.SearchQuery{Application: q.Caller.Application, Embedding: q.Face.Embedding, Space: q.Face.Space, Limits: flow.Screening, Vendor: q.VendorData,
 		ListsOnly: q.ListsOnly || len(q.Caller.Workflows) > 0, Max: q.Max})
 	if err != nil {
 		return api.Screening{}, err

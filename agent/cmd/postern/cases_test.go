@@ -14,6 +14,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"postern/agent/decide"
 	"postern/agent/flow"
 	casereport "postern/agent/report"
+	"postern/agent/retention"
 	"postern/agent/store"
 	"postern/agent/store/storetest"
 	"postern/agent/verify"
@@ -90,6 +92,8 @@ type caseRig struct {
 	key   string
 	hooks *webhook.Deliverer
 
+	matcher verify.Matcher
+
 	mu  sync.Mutex // guards now
 	now time.Time
 }
@@ -115,12 +119,22 @@ func newCaseRig(t *testing.T) *caseRig {
 	m := verify.Matcher{Prober: r.eyes, Curve: curve, Policy: verify.Policy{Match: agent.Thresholds{Review: 70, Decline: 50}}}
 	r.svc, err = verify.New(verify.Config{Matcher: m, Store: records{r.st}, Space: "s", Source: "test"})
 	ok(t, err)
+	r.matcher = m
+	r.serve()
+	r.key = r.newKey(agent.APIKey{Name: "ops"})
+	return r
+}
+
+// serve makes the services and the server over the store, as a process that starts does.
+func (r *caseRig) serve() {
+	t := r.t
+	var err error
 	r.hooks = &webhook.Deliverer{Queue: r.st, Now: r.clock, Random: func() float64 { return 0.5 }, Loopback: true}
 	r.hooks.Init()
-	r.flow, err = flow.New(flow.Config{Store: r.st, Prober: r.eyes, Enrolled: r.svc, Matcher: m, Wake: r.hooks.Wake, Secret: r.st.ShareKey,
-		Now: r.clock, Rand: rand.Reader, Idle: time.Hour, KeepMedia: 24 * time.Hour, KeepLog: 24 * time.Hour, PlainHTTP: true})
+	r.flow, err = flow.New(flow.Config{Store: r.st, Prober: r.eyes, Enrolled: r.svc, Matcher: r.matcher, Wake: r.hooks.Wake, Secret: r.st.ShareKey,
+		Now: r.clock, Rand: rand.Reader, Idle: time.Hour, KeepMedia: 24 * time.Hour, KeepLog: 24 * time.Hour, PlainHTTP: true, LinkLife: time.Hour, Images: imagesOf(r.st, retention.Default())})
 	ok(t, err)
-	server, err := api.New(api.Config{Keys: r.st, Compare: r.eyes, Media: r.st, Saved: saver{r.flow}, Screen: screener{r.flow}, Now: r.clock,
+	server, err := api.New(api.Config{Keys: r.st, Replays: r.st, Compare: r.eyes, Media: r.st, Saved: saver{r.flow}, Screen: screener{r.flow}, Now: r.clock,
 		Rates: map[api.Budget]int{}})
 	ok(t, err)
 	server.AddCases(r.flow, func(_ context.Context, s *cases.Session) ([]byte, error) {
@@ -129,8 +143,6 @@ func newCaseRig(t *testing.T) *caseRig {
 	h := httptest.NewServer(server.Handler())
 	t.Cleanup(func() { http.DefaultClient.CloseIdleConnections(); h.Close() })
 	r.url, r.hooks.Links = h.URL, server.WebhookLinks(h.URL)
-	r.key = r.newKey(agent.APIKey{Name: "ops"})
-	return r
 }
 
 func ok(t *testing.T, err error) {
@@ -406,14 +418,17 @@ func TestDocumentSession(t *testing.T) {
 			t.Errorf("%s: %d", link, got.status)
 		}
 	}
-	r.pass(61 * time.Minute)
-	if got := r.fetch(m["source_image"].(string)); got.status != 404 {
-		t.Errorf("a link lives after an hour: %v", got)
-	}
 	pdf := r.want(r.call("GET", "/v3/session/"+id+"/generate-pdf", nil), 200, "")
 	if !strings.HasPrefix(pdf.body, "%PDF-") || pdf.header.Get("Content-Type") != "application/pdf" ||
 		pdf.header.Get("Content-Disposition") != "attachment; filename=session_"+id+".pdf" || !strings.Contains(pdf.body, "/Subtype /Image") {
 		t.Errorf("report of %d bytes, %v", len(pdf.body), pdf.header)
+	}
+	r.pass(61 * time.Minute)
+	if got := r.fetch(m["source_image"].(string)); got.status != 404 {
+		t.Errorf("a link lives after an hour: %v", got)
+	}
+	if pdf := r.want(r.call("GET", "/v3/session/"+id+"/generate-pdf", nil), 200, ""); strings.Contains(pdf.body, "/Subtype /Image") {
+		t.Error("the report shows pictures that are not kept")
 	}
 	open, _ := r.session(map[string]any{"workflow_id": wf})
 	r.want(r.call("GET", "/v3/session/"+open+"/generate-pdf/", nil), 403, `{"detail":"You can only generate a PDF for sessions in review, declined, approved or kyc expired"}`)
@@ -829,4 +844,159 @@ func (r *caseRig) checkLog(dest, session string, rc *receiver, event any) {
 	}
 	r.want(r.call("DELETE", path, nil), 204, "")
 	r.want(r.call("GET", path, nil), 404, "")
+}
+
+// TestApplications: whoever has a key of one application finds nothing of another's.
+func TestApplications(t *testing.T) {
+	r := newCaseRig(t)
+	mine, theirs := r.key, r.newKey(agent.APIKey{Name: "guests", Application: "visitors"})
+	wf := r.workflow(`{"features":["LIVENESS"],"is_default":true}`)
+	list := r.want(r.call("POST", "/v3/lists/", `{"name":"known","list_type":"allowlist","entry_type":"face"}`), 201, "").object(t)["uuid"].(string)
+	entry := r.want(r.call("POST", "/v3/lists/"+list+"/entries/face-upload/", map[string]any{"image": r.portrait(red)}), 201, "").object(t)["uuid"].(string)
+	hook := r.want(r.call("POST", "/v3/webhook/destinations/", `{"url":"http://127.0.0.1:9/a"}`), 201, "").object(t)["uuid"].(string)
+	id, token := r.session(map[string]any{"workflow_id": wf, "vendor_data": "v"})
+	r.want(r.show(token, "face", red), 200, "")
+	delivery := r.want(r.call("GET", "/v3/webhook/destinations/"+hook+"/deliveries/", nil), 200, "").object(t)["results"].([]any)[0].(map[string]any)["uuid"].(string)
+
+	for _, at := range []string{"GET /v3/workflows/" + wf, "PATCH /v3/workflows/" + wf, "DELETE /v3/workflows/" + wf,
+		"GET /v3/session/" + id, "GET /v3/session/" + id + "/decision", "PATCH /v3/session/" + id + "/update-status", "DELETE /v3/session/" + id + "/delete",
+		"GET /v3/session/" + id + "/generate-pdf", "GET /v3/sessions/" + id + "/reviews", "POST /v3/sessions/" + id + "/reviews", "POST /v3/session/" + id + "/share",
+		"GET /v3/session/" + id + "/webhooks", "POST /v3/session/" + id + "/webhook/" + delivery + "/resend",
+		"GET /v3/lists/" + list, "PATCH /v3/lists/" + list, "DELETE /v3/lists/" + list, "GET /v3/lists/" + list + "/entries",
+		"POST /v3/lists/" + list + "/entries", "POST /v3/lists/" + list + "/entries/face-upload", "DELETE /v3/lists/" + list + "/entries/" + entry,
+		"GET /v3/webhook/destinations/" + hook, "PATCH /v3/webhook/destinations/" + hook, "DELETE /v3/webhook/destinations/" + hook,
+		"POST /v3/webhook/destinations/" + hook + "/test", "GET /v3/webhook/destinations/" + hook + "/deliveries",
+		"GET /v3/webhook/destinations/" + hook + "/deliveries/" + delivery} {
+		method, path, _ := strings.Cut(at, " ")
+		body := map[string]any{"comment": "x", "new_status": "Approved", "features": []string{"LIVENESS"}, "for_application_id": "p", "value": "v", "image": r.portrait(blue)}
+		if got := r.as(theirs, method, path+"/", body); got.status != 404 || got.body != `{"detail":"Not found."}` {
+			t.Errorf("%s: %d %s", at, got.status, got.body)
+		}
+	}
+	r.want(r.as(theirs, "POST", "/v3/session/", map[string]any{"workflow_id": wf}), 400, `{"workflow_id":"Invalid workflow_id."}`)
+	for path, want := range map[string]float64{"/v3/sessions/": 0, "/v3/workflows/": 0, "/v3/lists/?list_type=allowlist": 0, "/v3/lists/?list_type=blocklist": float64(len(cases.EntryTypes))} {
+		if n := r.want(r.as(theirs, "GET", path, nil), 200, "").object(t)["count"]; n != want {
+			t.Errorf("%s has %v, want %v", path, n, want)
+		}
+	}
+	r.want(r.as(theirs, "GET", "/v3/webhook/destinations/", nil), 200, "[]")
+	r.want(r.as(theirs, "POST", "/v3/sessions/delete/", `{"delete_all":true}`), 200, `{"deleted":0}`)
+
+	// What they have is theirs: the same names, the same address, their own default.
+	r.want(r.as(theirs, "POST", "/v3/lists/", `{"name":"known","list_type":"allowlist","entry_type":"face"}`), 201, "")
+	r.want(r.as(theirs, "POST", "/v3/webhook/destinations/", `{"url":"http://127.0.0.1:9/a"}`), 201, "")
+	r.want(r.as(theirs, "POST", "/v3/workflows/", `{"features":["FACE_SEARCH"],"is_default":true}`), 201, "")
+	if w := r.call("GET", "/v3/workflows/"+wf+"/", nil).object(t); w["is_default"] != true {
+		t.Error("another application's default took ours away")
+	}
+	search := func(key string) float64 {
+		t.Helper()
+		req, err := http.NewRequest("POST", r.url+"/v3/face-search/", nil)
+		ok(t, err)
+		var b bytes.Buffer
+		w := multipart.NewWriter(&b)
+		p, err := w.CreateFormFile("user_image", "p.jpg")
+		ok(t, err)
+		p.Write(jpegOf(t, red))
+		w.Close()
+		req.Body = io.NopCloser(&b)
+		req.Header.Set("Content-Type", w.FormDataContentType())
+		req.Header.Set("X-Api-Key", key)
+		return r.want(r.send(req), 200, "").object(t)["face_search"].(map[string]any)["total_matches"].(float64)
+	}
+	if n := search(mine); n != 2 {
+		t.Errorf("we find %v faces, want the list's and the session's", n)
+	}
+	if n := search(theirs); n != 0 {
+		t.Errorf("they find %v of our faces", n)
+	}
+	// A person enrolled for one application is nobody to another.
+	r.enrol("emp", red)
+	re := r.want(r.as(theirs, "POST", "/v3/workflows/", `{"features":["FACE_MATCH"]}`), 201, "").object(t)["workflow_id"]
+	r.want(r.as(theirs, "POST", "/v3/session/", map[string]any{"workflow_id": re, "vendor_data": "emp"}), 400, "")
+	ours := r.workflow(`{"features":["FACE_MATCH"]}`)
+	r.session(map[string]any{"workflow_id": ours, "vendor_data": "emp"})
+}
+
+// TestImagesAreKeptAsTheApplicationWants: by default pictures go when the links to them
+// die; an application that keeps images has them for its time.
+func TestImagesAreKeptAsTheApplicationWants(t *testing.T) {
+	r := newCaseRig(t)
+	visitors := r.newKey(agent.APIKey{Name: "guests", Application: "visitors"})
+	ok(t, r.st.SetRetention(store.Retention{Application: "visitors", Policy: retention.Policy{Images: retention.Period(retention.Shortest)}}))
+	links := func(key string) (id, link string) {
+		t.Helper()
+		wf := r.want(r.as(key, "POST", "/v3/workflows/", `{"features":["LIVENESS"]}`), 201, "").object(t)["workflow_id"]
+		s := r.want(r.as(key, "POST", "/v3/session/", map[string]any{"workflow_id": wf}), 201, "").object(t)
+		r.want(r.show(s["session_token"].(string), "face", red), 200, "")
+		id = s["session_id"].(string)
+		d := r.want(r.as(key, "GET", "/v3/session/"+id+"/decision/", nil), 200, "").object(t)
+		return id, d["liveness_checks"].([]any)[0].(map[string]any)["reference_image"].(string)
+	}
+	idA, a := links(r.key)
+	idB, b := links(visitors)
+	r.want(r.fetch(a), 200, "")
+	r.want(r.fetch(b), 200, "")
+	r.pass(61 * time.Minute)
+	again := func(key, id string) any {
+		d := r.want(r.as(key, "GET", "/v3/session/"+id+"/decision/", nil), 200, "").object(t)
+		return d["liveness_checks"].([]any)[0].(map[string]any)["reference_image"]
+	}
+	if link, _ := again(r.key, idA).(string); link != "" {
+		r.want(r.fetch(link), 404, "") // its time is over, even before the sweep
+	}
+	r.want(r.fetch(again(visitors, idB).(string)), 200, "")
+	_, err := r.st.Sweep(t.Context(), store.Sweeping{Default: retention.Default()})
+	ok(t, err)
+	if link := again(r.key, idA); link != nil {
+		t.Errorf("a link to a picture that is gone: %v", link)
+	}
+	r.want(r.fetch(again(visitors, idB).(string)), 200, "")
+}
+
+var ports = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+
+// TestIdempotentCreates: a try after a crash finds what the first one made, whether the
+// crash came before or after its answer was kept.
+func TestIdempotentCreates(t *testing.T) {
+	r := newCaseRig(t)
+	wf := r.workflow(`{"features":["LIVENESS"]}`)
+	list := r.want(r.call("POST", "/v3/lists/", `{"name":"l","list_type":"custom","entry_type":"email"}`), 201, "").object(t)["uuid"].(string)
+	send := func(key, path, body string) reply {
+		t.Helper()
+		req, err := http.NewRequest("POST", r.url+path, strings.NewReader(body))
+		ok(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("X-Api-Key", r.key)
+		req.Header.Set("Idempotency-Key", key)
+		got := r.want(r.send(req), 201, "")
+		got.body = ports.ReplaceAllString(got.body, "") // each process has one of its own
+		return got
+	}
+	id, _ := agent.KeyIDOf(r.key)
+	for path, body := range map[string]string{
+		"/v3/session/":                    `{"workflow_id":"` + wf + `","metadata":{"a":1}}`,
+		"/v3/workflows/":                  `{"features":["LIVENESS"],"workflow_label":"again"}`,
+		"/v3/lists/":                      `{"name":"again","list_type":"custom","entry_type":"email"}`,
+		"/v3/lists/" + list + "/entries/": `{"value":"a@b.example"}`,
+		"/v3/webhook/destinations/":       `{"url":"https://again.example/"}`,
+	} {
+		first := send("key "+path, path, body)
+		r.serve()
+		if again := send("key "+path, path, body); again.body != first.body || again.header.Get("Idempotency-Replayed") != "true" {
+			t.Errorf("%s: first\n%s\nthen\n%s", path, first.body, again.body)
+		}
+		// The process died after the change and before its answer was kept.
+		known, err := r.st.Replay(id, "key "+path)
+		ok(t, err)
+		known.Status, known.Body = 0, nil
+		ok(t, r.st.PutReplay(id, "key "+path, known))
+		r.serve()
+		if again := send("key "+path, path, body); again.body != first.body || again.header.Get("Idempotency-Replayed") != "" {
+			t.Errorf("%s: first\n%s\nafter a crash\n%s", path, first.body, again.body)
+		}
+	}
+	if n := r.call("GET", "/v3/sessions/", nil).object(t)["count"]; n != 1.0 {
+		t.Errorf("%v sessions", n)
+	}
 }

@@ -34,6 +34,8 @@ type keyFlags struct {
 	networks  []string
 	expires   time.Duration
 	sandbox   bool
+
+	application string
 }
 
 func (c *cli) keysCreate() *cobra.Command {
@@ -43,6 +45,7 @@ func (c *cli) keysCreate() *cobra.Command {
 		Short: "Make a key; it is shown once",
 		Example: `  postern keys create door
   postern keys create reports --scope sessions=read --network 10.0.0.0/8 --expires 720h
+  postern keys create desk --application visitors
   postern keys create tests --sandbox`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -66,15 +69,19 @@ func (c *cli) keysCreate() *cobra.Command {
 	fl.StringSliceVar(&f.workflows, "workflow", nil, "workflow ids that the key sees; without it all")
 	fl.StringSliceVar(&f.networks, "network", nil, "networks that it may be used from, for example 10.0.0.0/8; without it all")
 	fl.DurationVar(&f.expires, "expires", 0, "time until it expires, for example 720h; without it never")
+	fl.StringVar(&f.application, "application", agent.DefaultApplication, "whose sessions, workflows, lists and webhooks it sees; of no other application anything")
 	fl.BoolVar(&f.sandbox, "sandbox", false, "canned answers, no real data")
 	return cmd
 }
 
 // key checks the flags.
 func (f *keyFlags) key(name string, now time.Time) (agent.APIKey, error) {
-	k := agent.APIKey{Name: name, Application: "default", Sandbox: f.sandbox, Scopes: map[agent.Resource]agent.Access{}, Workflows: f.workflows, CreatedAt: now.UTC()}
+	k := agent.APIKey{Name: name, Application: f.application, Sandbox: f.sandbox, Scopes: map[agent.Resource]agent.Access{}, Workflows: f.workflows, CreatedAt: now.UTC()}
 	if err := agent.ValidateSubject("name", name); err != nil || name == "" {
 		return k, &agent.Error{Code: agent.CodeInvalid, Message: "the name of the key is not 1 to 256 printable characters"}
+	}
+	if err := agent.CheckApplication(f.application); err != nil {
+		return k, err
 	}
 	for _, s := range f.scopes {
 		r, a, err := agent.ParseScope(s)
@@ -106,15 +113,17 @@ func (f *keyFlags) key(name string, now time.Time) (agent.APIKey, error) {
 
 // shownKey is a key without its digest.
 type shownKey struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Sandbox   bool      `json:"sandbox"`
-	Scopes    []string  `json:"scopes"`
-	Workflows []string  `json:"workflows"`
-	Networks  []string  `json:"networks"`
-	State     string    `json:"state"` // active, expired or revoked
-	CreatedAt time.Time `json:"created_at"`
-	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	Application string    `json:"application"`
+	Sandbox     bool      `json:"sandbox"`
+	Scopes      []string  `json:"scopes"`
+	Workflows   []string  `json:"workflows"`
+	Networks    []string  `json:"networks"`
+	State       string    `json:"state"` // active, expired or revoked
+	CreatedAt   time.Time `json:"created_at"`
+	ExpiresAt   time.Time `json:"expires_at,omitzero"`
 }
 
 type newKey struct {
@@ -123,7 +132,7 @@ type newKey struct {
 }
 
 func publicKey(k agent.APIKey) shownKey {
-	s := shownKey{ID: k.ID, Name: k.Name, Sandbox: k.Sandbox, Scopes: []string{}, Workflows: k.Workflows, Networks: []string{},
+	s := shownKey{ID: k.ID, Name: k.Name, Application: agent.ApplicationOr(k.Application), Sandbox: k.Sandbox, Scopes: []string{}, Workflows: k.Workflows, Networks: []string{},
 		State: "active", CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt}
 	for _, r := range agent.Resources {
 		if a := k.Scopes[r]; a > agent.NoAccess {
@@ -159,12 +168,12 @@ func (c *cli) keysList() *cobra.Command {
 			for i, k := range keys {
 				all[i] = publicKey(k)
 			}
-			return c.print(all, table("ID\tNAME\tSTATE\tKIND\tSCOPES", len(all), func(i int) string {
+			return c.print(all, table("ID\tNAME\tAPPLICATION\tSTATE\tKIND\tSCOPES", len(all), func(i int) string {
 				kind := "live"
 				if all[i].Sandbox {
 					kind = "sandbox"
 				}
-				return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", all[i].ID, all[i].Name, all[i].State, kind, strings.Join(all[i].Scopes, " "))
+				return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", all[i].ID, all[i].Name, all[i].Application, all[i].State, kind, strings.Join(all[i].Scopes, " "))
 			}))
 		},
 	}
