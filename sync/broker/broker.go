@@ -172,6 +172,22 @@ func subjects(filters []string) []string {
 // Addr is where MQTT clients connect, host:port.
 func (b *Broker) Addr() string { return b.addr }
 
+// Kick ends the connections of a client and tells how many there were. It may come
+// back, where Options.Authorize still lets it in.
+func (b *Broker) Kick(clientID string) (int, error) {
+	z, err := b.s.Connz(&server.ConnzOptions{MQTTClient: clientID, Limit: 16})
+	if err != nil {
+		return 0, fmt.Errorf("find client %q: %w", clientID, err)
+	}
+	n := 0
+	for _, c := range z.Conns {
+		if c.MQTTClient == clientID && b.s.DisconnectClientByID(c.Cid) == nil {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // Close stops the broker and waits for it.
 func (b *Broker) Close() {
 	if b.callout != nil {

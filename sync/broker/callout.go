@@ -2,7 +2,9 @@ package broker
 
 import (
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
@@ -18,6 +20,10 @@ type Login struct {
 	ClientID string // MQTT's; whoever has it ends the session of another that has it
 	Username string
 	Password string
+	Host     string // where it comes from
+	// Certificate is what it showed over TLS, nil for none. That it has the key is
+	// certain; what the certificate is worth is for Options.TLS and Authorize to say.
+	Certificate *x509.Certificate
 }
 
 // Grant is what a client may do, and until when. Filters are MQTT's.
@@ -109,7 +115,12 @@ func (c *callout) user(q *jwt.AuthorizationRequestClaims) (string, error) {
 	if q.ClientInformation.Type != "mqtt" {
 		return "", errors.New("not an MQTT client")
 	}
-	g, err := c.authorize(Login{ClientID: q.ClientInformation.MQTT, Username: q.ConnectOptions.Username, Password: q.ConnectOptions.Password})
+	cert, err := certificate(q.TLS)
+	if err != nil {
+		return "", err
+	}
+	g, err := c.authorize(Login{ClientID: q.ClientInformation.MQTT, Username: q.ConnectOptions.Username, Password: q.ConnectOptions.Password,
+		Host: q.ClientInformation.Host, Certificate: cert})
 	if err != nil {
 		return "", err
 	}
@@ -127,4 +138,23 @@ func (c *callout) user(q *jwt.AuthorizationRequestClaims) (string, error) {
 		u.Expires = g.Until.Unix()
 	}
 	return u.Encode(c.issuer)
+}
+
+// certificate is the one that the client has shown the key of; nil for none.
+func certificate(t *jwt.ClientTLS) (*x509.Certificate, error) {
+	if t == nil {
+		return nil, nil
+	}
+	text := t.Certs
+	if len(t.VerifiedChains) > 0 {
+		text = t.VerifiedChains[0]
+	}
+	if len(text) == 0 {
+		return nil, nil
+	}
+	block, _ := pem.Decode([]byte(text[0]))
+	if block == nil {
+		return nil, errors.New("a certificate that is not PEM")
+	}
+	return x509.ParseCertificate(block.Bytes)
 }

@@ -1,7 +1,15 @@
 package broker_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"math/big"
+	"net"
 	"testing"
 	"time"
 
@@ -94,4 +102,78 @@ func TestGrantEnds(t *testing.T) {
 		s.Close(true)
 		t.Error("a revoked device was let in")
 	}
+}
+
+// A client that is kicked is gone, and others stay.
+func TestKick(t *testing.T) {
+	b := start(t, broker.Options{Users: []broker.User{hubUser}, Authorize: judge})
+	dial := func(name string) bus.Session {
+		d := &mqtt.Dialer{URL: "mqtt://" + b.Addr(), Username: name, Password: "pw-" + name, Timeout: 5 * time.Second}
+		s, err := d.Dial(t.Context(), bus.Connect{ClientID: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close(false) })
+		return s
+	}
+	a, other := dial("a"), dial("a2")
+	if n, err := b.Kick("a"); n != 1 || err != nil {
+		t.Fatalf("kicked %d, %v", n, err)
+	}
+	select {
+	case <-a.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("still there")
+	}
+	if other.Err() != nil {
+		t.Errorf("another client was kicked too: %v", other.Err())
+	}
+	if n, err := b.Kick("nobody"); n != 0 || err != nil {
+		t.Errorf("kicked %d, %v", n, err)
+	}
+}
+
+// The judge sees the certificate that a client has shown.
+func TestCertificate(t *testing.T) {
+	serverCert, pool := selfSigned(t, "127.0.0.1")
+	clientCert, _ := selfSigned(t, "a")
+	seen := make(chan broker.Login, 2)
+	b := start(t, broker.Options{TLS: &tls.Config{Certificates: []tls.Certificate{serverCert}, ClientAuth: tls.RequestClientCert},
+		Authorize: func(l broker.Login) (broker.Grant, error) {
+			seen <- l
+			return broker.Grant{}, nil
+		}})
+	for _, certs := range [][]tls.Certificate{{clientCert}, nil} {
+		d := &mqtt.Dialer{URL: "mqtts://" + b.Addr(), Username: "a", Timeout: 5 * time.Second, TLS: &tls.Config{RootCAs: pool, Certificates: certs}}
+		s, err := d.Dial(t.Context(), bus.Connect{ClientID: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close(true)
+		l := <-seen
+		if (l.Certificate != nil) != (certs != nil) || l.Certificate != nil && l.Certificate.Subject.CommonName != "a" || l.Host != "127.0.0.1" {
+			t.Errorf("the judge saw %+v", l)
+		}
+	}
+}
+
+func selfSigned(tb testing.TB, name string) (tls.Certificate, *x509.CertPool) {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
 }

@@ -5,6 +5,7 @@ package device
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,12 +22,28 @@ type Link struct {
 	Version string // of the program
 	Dialer  bus.Dialer
 	Uplink  *uplink.Uplink // its Device and Bus are set by Run
+	Parts   []Part         // what else goes over the link
 	Now     func() time.Time
 	Log     *slog.Logger
 	Client  *bus.Client // its waits may be set; the rest is Run's
 
 	mu      sync.Mutex // guards session
 	session string
+	process string // random, for Health
+}
+
+// Say tells the hub something: whether it hears is not known. It waits for room on the
+// connection, and fails where there is none. The header's clock is set.
+type Say func(ctx context.Context, c wire.Channel, h wire.Header, m wire.Message) error
+
+// Part is something else that a device and its hub do with each other.
+type Part interface {
+	// Channels are those on which the hub speaks to this part.
+	Channels() []wire.Channel
+	// Heard takes what the hub has said. It must not wait.
+	Heard(c wire.Channel, h wire.Header, m wire.Message)
+	// Run lasts as long as a connection: until ctx is done.
+	Run(ctx context.Context, say Say)
 }
 
 // healthEvery is how often health is told anew while connected: a broker that lost
@@ -48,6 +65,7 @@ func (l *Link) Run(ctx context.Context) error {
 	if l.Client == nil {
 		l.Client = &bus.Client{}
 	}
+	l.process = uuid.NewString()
 	c := l.Client
 	c.Dialer, c.Connect, c.Log = l.Dialer, l.connect, l.Log
 	l.Uplink.Device, l.Uplink.Bus = l.Device, c
@@ -57,6 +75,9 @@ func (l *Link) Run(ctx context.Context) error {
 		l.Log.Info("connected to the hub's broker")
 		session.Go(func() { l.tellHealth(sctx) })
 		session.Go(func() { l.sendResults(sctx) })
+		for _, p := range l.Parts {
+			session.Go(func() { p.Run(sctx, l.say) })
+		}
 	}
 	c.Down = func(error) { session.Wait() }
 	return c.Run(ctx)
@@ -88,6 +109,11 @@ func (l *Link) connect() bus.Connect {
 	l.session = id
 	l.mu.Unlock()
 	c := bus.Connect{ClientID: l.Device, Subscribe: []string{wire.Down(l.Device, wire.ChanAck)}, AtMostOnce: true, Handle: l.handle}
+	for _, p := range l.Parts {
+		for _, channel := range p.Channels() {
+			c.Subscribe = append(c.Subscribe, wire.Down(l.Device, channel))
+		}
+	}
 	if m, err := l.health(false); err == nil {
 		c.Will = &m
 	}
@@ -96,7 +122,7 @@ func (l *Link) connect() bus.Connect {
 
 func (l *Link) health(online bool) (bus.Message, error) {
 	l.mu.Lock()
-	h := &wire.Health{Online: online, Version: l.Version, Session: l.session, Epoch: l.Uplink.Outbox.Epoch()}
+	h := &wire.Health{Online: online, Version: l.Version, Session: l.session, Epoch: l.Uplink.Outbox.Epoch(), Process: l.process}
 	l.mu.Unlock()
 	if online {
 		_, last, err := l.Uplink.Outbox.Position()
@@ -128,6 +154,15 @@ func (l *Link) tellHealth(ctx context.Context) {
 	}
 }
 
+func (l *Link) say(ctx context.Context, c wire.Channel, h wire.Header, m wire.Message) error {
+	h.At = l.Now().UnixMicro()
+	p, err := wire.Encode(h, m)
+	if err != nil {
+		return err
+	}
+	return l.Client.Publish(ctx, bus.Message{Topic: wire.Up(l.Device, c), Payload: p})
+}
+
 // handle takes the hub's words. What cannot be read is passed over: the hub may be
 // newer, and nothing is deleted for it.
 func (l *Link) handle(_ context.Context, m bus.Message) {
@@ -136,12 +171,18 @@ func (l *Link) handle(_ context.Context, m bus.Message) {
 		l.Log.Warn("message for somebody else", "topic", m.Topic)
 		return
 	}
-	_, msg, err := wire.Decode(m.Payload)
+	head, msg, err := wire.Decode(m.Payload)
 	if err != nil {
 		l.Log.Warn("message passed over", "topic", m.Topic, "err", err)
 		return
 	}
 	if a, ok := msg.(*wire.Ack); ok && channel == wire.ChanAck {
 		l.Uplink.Acknowledge(*a)
+		return
+	}
+	for _, p := range l.Parts {
+		if slices.Contains(p.Channels(), channel) {
+			p.Heard(channel, head, msg)
+		}
 	}
 }

@@ -29,10 +29,21 @@ type Hub struct {
 	// its rows may have been there already. It must be quick; nil is allowed.
 	Committed func(b Batch, p Position)
 
+	// On has who is told of what devices say on other channels, one after the other.
+	On map[wire.Channel]func(ctx context.Context, m Heard)
+
 	queue chan bus.Message
 	once  sync.Once
 	mu    sync.Mutex // guards stats
 	stats Stats
+}
+
+// Heard is a message of a device, read and found valid.
+type Heard struct {
+	Device  string
+	Channel wire.Channel
+	Header  wire.Header
+	Message wire.Message
 }
 
 // Stats counts since the start.
@@ -62,8 +73,12 @@ func (h *Hub) init() {
 }
 
 // Filters is what the hub's connection subscribes to.
-func Filters() []string {
-	return []string{wire.AllUp(wire.ChanResults), wire.AllUp(wire.ChanHealth)}
+func (h *Hub) Filters() []string {
+	out := []string{wire.AllUp(wire.ChanResults), wire.AllUp(wire.ChanHealth)}
+	for c := range h.On {
+		out = append(out, wire.AllUp(c))
+	}
+	return out
 }
 
 // Handle takes a message from the broker. When the hub falls behind it waits, and the
@@ -118,7 +133,7 @@ func (h *Hub) commit(ctx context.Context, group []bus.Message) error {
 	var batches []Batch
 	rows := 0
 	for _, m := range group {
-		b, err := h.read(m)
+		b, err := h.read(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -153,7 +168,7 @@ func (h *Hub) count(change func(*Stats)) {
 
 // read understands one message. What cannot be read is told and passed over: it
 // would not become readable by being sent again. Who sent it is the topic's to say.
-func (h *Hub) read(m bus.Message) (*Batch, error) {
+func (h *Hub) read(ctx context.Context, m bus.Message) (*Batch, error) {
 	device, channel, ok := wire.ParseUp(m.Topic)
 	if !ok {
 		h.bad(m, "unknown", errors.New("not a topic of this fleet"))
@@ -162,6 +177,10 @@ func (h *Hub) read(m bus.Message) (*Batch, error) {
 	head, msg, err := wire.Decode(m.Payload)
 	if err != nil {
 		h.bad(m, device, err)
+		return nil, nil
+	}
+	if on := h.On[channel]; on != nil {
+		on(ctx, Heard{device, channel, head, msg})
 		return nil, nil
 	}
 	switch msg := msg.(type) {
@@ -244,11 +263,19 @@ func short(s string) string {
 }
 
 func (h *Hub) say(ctx context.Context, device string, a *wire.Ack) {
-	p, err := wire.Encode(wire.Header{At: h.Now().UnixMicro()}, a)
-	if err == nil {
-		err = h.Bus.Publish(ctx, bus.Message{Topic: wire.Down(device, wire.ChanAck), Payload: p, AtMostOnce: true})
-	}
-	if err != nil {
+	if err := h.Say(ctx, device, wire.ChanAck, wire.Header{}, a); err != nil {
 		h.Log.Debug("acknowledgement not sent; the device will ask by sending again", "device", device, "err", err)
 	}
+}
+
+// Say tells a device something, once: whether it hears is not known. The header's clock
+// is set.
+func (h *Hub) Say(ctx context.Context, device string, c wire.Channel, head wire.Header, m wire.Message) error {
+	h.init()
+	head.At = h.Now().UnixMicro()
+	p, err := wire.Encode(head, m)
+	if err != nil {
+		return err
+	}
+	return h.Bus.Publish(ctx, bus.Message{Topic: wire.Down(device, c), Payload: p, AtMostOnce: true})
 }

@@ -46,7 +46,7 @@ func start(t *testing.T, wrap func(hub.Store) hub.Store) *bench {
 	broker := &membus.Broker{}
 	b := &bench{T: t, store: st, ended: make(chan error, 1)}
 	b.hub = &hub.Hub{Store: wrap(st)}
-	client := bustest.Start(t, broker, "HUB", func(c *bus.Connect, _ *bus.Client) { c.Handle = b.hub.Handle }, hub.Filters()...)
+	client := bustest.Start(t, broker, "HUB", func(c *bus.Connect, _ *bus.Client) { c.Handle = b.hub.Handle }, b.hub.Filters()...)
 	b.hub.Bus = client
 	ctx, stop := context.WithCancel(t.Context())
 	b.stop = stop

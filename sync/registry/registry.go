@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"postern/agent"
@@ -29,9 +31,13 @@ type Device struct {
 	Group     string     `json:"group,omitempty"`
 	AddedAt   time.Time  `json:"added_at"`
 	RevokedAt *time.Time `json:"revoked_at,omitempty"`
-	// TokenSHA256 is the digest of the device's secret of 256 random bits. Nothing
-	// slower is needed: such a secret cannot be guessed.
-	TokenSHA256 string `json:"token_sha256"`
+	// Waiting means that the device has joined and nobody has approved it yet.
+	Waiting bool `json:"waiting,omitempty"`
+	// TokenSHA256 is the digest of the device's secret of 256 random bits, where it has
+	// one. Nothing slower is needed: such a secret cannot be guessed.
+	TokenSHA256 string       `json:"token_sha256,omitempty"`
+	Claim       *Claim       `json:"claim,omitempty"`
+	Certificate *Certificate `json:"certificate,omitempty"`
 }
 
 // Registry is the folder.
@@ -48,44 +54,135 @@ func (r Registry) now() time.Time {
 }
 
 // Add makes a device known and gives its secret, which is not kept and cannot be shown
-// again. For a known device it is a new secret; the old one is void.
+// again. For a known device it is a new secret; the old one, and its certificates, are
+// void.
 func (r Registry) Add(name, group string) (token string, err error) {
-	if err := wire.CheckDevice(name); err != nil {
-		return "", err
-	}
-	if group != "" && !wire.ValidDevice(group) {
-		return "", &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("group %q is not 1 to 64 characters of a-z, 0-9, _ and -", group)}
-	}
-	secret := make([]byte, 32)
-	_, _ = rand.Read(secret) // never fails
-	token = base64.RawURLEncoding.EncodeToString(secret)
-	return token, r.write(Device{Name: name, Group: group, AddedAt: r.now(), TokenSHA256: digest(token)})
+	token = random()
+	return token, r.change(name, true, func(d *Device) error {
+		*d = Device{Name: name, Group: cmp.Or(group, d.Group), AddedAt: r.now(), TokenSHA256: digest(token)}
+		return r.note(Event{Device: name, What: "added with a secret"})
+	})
 }
 
-// Revoke shuts a device out from its next connection on; connections end within
-// the life of a grant.
+// random is a secret of 256 bits.
+func random() string {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails
+	return base64.RawURLEncoding.EncodeToString(secret)
+}
+
+// Revoke shuts a device out: it cannot log in any more, and its claim is void.
 func (r Registry) Revoke(name string) error {
+	return r.change(name, false, func(d *Device) error {
+		if d.RevokedAt != nil {
+			return nil
+		}
+		now := r.now()
+		d.RevokedAt, d.Claim = &now, nil
+		return r.note(Event{Device: name, What: "revoked"})
+	})
+}
+
+// SetGroup puts a device into a group; none is "".
+func (r Registry) SetGroup(name, group string) error {
+	return r.change(name, false, func(d *Device) error {
+		d.Group = group
+		return r.note(Event{Device: name, What: "put into group", Detail: group})
+	})
+}
+
+// Approve lets a device in that has joined and waits.
+func (r Registry) Approve(name string) (Device, error) {
+	var out Device
+	err := r.change(name, false, func(d *Device) error {
+		switch {
+		case d.Certificate == nil:
+			return &agent.Error{Code: agent.CodeConflict, Message: fmt.Sprintf("device %q has not joined yet", name), Fix: "run postern join on it"}
+		case d.Waiting:
+			d.Waiting = false
+			if err := r.note(Event{Device: name, What: "approved", Detail: "key " + d.Certificate.Key}); err != nil {
+				return err
+			}
+		}
+		out = *d
+		return nil
+	})
+	return out, err
+}
+
+// change reads a device, lets fn change it and writes it back, alone among all
+// processes. With create fn gets an empty one where there is none.
+func (r Registry) change(name string, create bool, fn func(*Device) error) error {
+	if err := wire.CheckDevice(name); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
+		return unusable(r.Dir, err)
+	}
+	unlock, err := r.lock()
+	if err != nil {
+		return unusable(r.Dir, err)
+	}
+	defer unlock()
 	d, err := r.Get(name)
+	if create && agent.ErrorCode(err) == agent.CodeNotFound {
+		d, err = Device{Name: name, AddedAt: r.now()}, nil
+	}
 	if err != nil {
 		return err
 	}
-	if d.RevokedAt == nil {
-		now := r.now()
-		d.RevokedAt = &now
+	before := d
+	if err := fn(&d); err != nil {
+		return err
+	}
+	if d.Group != "" && !wire.ValidDevice(d.Group) {
+		return &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("group %q is not 1 to 64 characters of a-z, 0-9, _ and -", d.Group)}
+	}
+	if d == before {
+		return nil
 	}
 	return r.write(d)
+}
+
+// lock keeps other processes, and other goroutines of this one, from changing the
+// folder meanwhile.
+func (r Registry) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(r.Dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil // which unlocks
 }
 
 // Check tells whether this is the device and its secret.
 func (r Registry) Check(name, token string) error {
 	d, err := r.Get(name)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case subtle.ConstantTimeCompare([]byte(digest(token)), []byte(d.TokenSHA256)) != 1:
-		return &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("the secret of device %q is wrong", name)}
+	}
+	if d.TokenSHA256 == "" || !same(digest(token), d.TokenSHA256) {
+		return refuse("the secret of device %q is wrong", name)
+	}
+	return d.allowed()
+}
+
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+func refuse(format string, args ...any) error {
+	return &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf(format, args...)}
+}
+
+// allowed tells whether whoever has proved to be the device may log in.
+func (d Device) allowed() error {
+	switch {
 	case d.RevokedAt != nil:
-		return &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("device %q was revoked at %s", name, d.RevokedAt.Format(time.RFC3339))}
+		return refuse("device %q was revoked at %s", d.Name, d.RevokedAt.Format(time.RFC3339))
+	case d.Waiting:
+		return &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("device %q waits for approval", d.Name), Fix: "compare its key and run: postern devices approve " + d.Name}
 	}
 	return nil
 }
@@ -97,13 +194,14 @@ func (r Registry) Get(name string) (Device, error) {
 	}
 	raw, err := os.ReadFile(r.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Device{}, &agent.Error{Code: agent.CodeNotFound, Message: fmt.Sprintf("there is no device %q", name), Fix: "add it with: postern devices add " + name}
+		return Device{}, &agent.Error{Code: agent.CodeNotFound, Message: fmt.Sprintf("there is no device %q", name), Fix: "let it in with: postern devices claim " + name}
 	}
 	var d Device
 	if err == nil {
 		err = json.Unmarshal(raw, &d)
 	}
-	if err == nil && (d.Name != name || len(d.TokenSHA256) != 64) {
+	known := d.TokenSHA256 != "" || d.Claim != nil || d.Certificate != nil || d.RevokedAt != nil
+	if err == nil && (d.Name != name || !known) {
 		err = errors.New("it is not complete")
 	}
 	if err != nil {

@@ -23,10 +23,13 @@ const (
 	TypeDelta
 	TypeCommand
 	TypeResponse
+	TypeJoin
+	TypeCertificate
 )
 
 var typeNames = [...]string{TypeResults: "results", TypeAck: "ack", TypeHealth: "health", TypeTelemetry: "telemetry",
-	TypeCheckpoint: "checkpoint", TypeHint: "hint", TypePull: "pull", TypeDelta: "delta", TypeCommand: "command", TypeResponse: "response"}
+	TypeCheckpoint: "checkpoint", TypeHint: "hint", TypePull: "pull", TypeDelta: "delta", TypeCommand: "command", TypeResponse: "response",
+	TypeJoin: "join", TypeCertificate: "certificate"}
 
 // String names the type for logs.
 func (t Type) String() string {
@@ -59,6 +62,10 @@ func (t Type) empty() Message {
 		return &Command{}
 	case TypeResponse:
 		return &Response{}
+	case TypeJoin:
+		return &Join{}
+	case TypeCertificate:
+		return &Certificate{}
 	}
 	return nil
 }
@@ -105,6 +112,9 @@ type Health struct {
 	Session string `cbor:"3,keyasint,omitempty"` // of the connection, so that an old will does not hide a new session
 	Epoch   string `cbor:"4,keyasint,omitempty"` // of the device's results
 	Last    uint64 `cbor:"5,keyasint,omitempty"` // newest Seq that the device has stored
+	// Process is random for each start of the program. One that comes back after another
+	// was seen means that two devices go by the same name.
+	Process string `cbor:"6,keyasint,omitempty"`
 }
 
 // Telemetry is a set of measurements. Names are lower case with underscores and end
@@ -200,7 +210,7 @@ func (a *Ack) check() error {
 
 func (h *Health) check() error {
 	return errors.Join(atMost("version", len(h.Version), maxName), atMost("session", len(h.Session), maxName),
-		atMost("epoch", len(h.Epoch), maxEpoch), checkSeq(h.Last))
+		atMost("epoch", len(h.Epoch), maxEpoch), atMost("process", len(h.Process), maxName), checkSeq(h.Last))
 }
 
 func (t *Telemetry) check() error {

@@ -11,20 +11,23 @@ type Channel string
 
 // What a device says, under fm/up/<device>/.
 const (
-	ChanResults    Channel = "res" // Results
-	ChanTelemetry  Channel = "tel" // Telemetry
-	ChanHealth     Channel = "st"  // Health, retained, and the last will
-	ChanCheckpoint Channel = "aud" // Checkpoint
-	ChanPull       Channel = "get" // Pull
-	ChanResponse   Channel = "rsp" // Response
+	ChanResults    Channel = "res"  // Results
+	ChanTelemetry  Channel = "tel"  // Telemetry
+	ChanHealth     Channel = "st"   // Health, retained, and the last will
+	ChanCheckpoint Channel = "aud"  // Checkpoint
+	ChanPull       Channel = "get"  // Pull
+	ChanResponse   Channel = "rsp"  // Response
+	ChanJoin       Channel = "join" // Join with a claim; the only thing that a device without a certificate may say
+	ChanRenew      Channel = "csr"  // Join without one
 )
 
 // What a hub says, under fm/dn/<device>/.
 const (
-	ChanAck     Channel = "ack"  // Ack
-	ChanHint    Channel = "hint" // Hint
-	ChanDelta   Channel = "dlt"  // Delta
-	ChanCommand Channel = "cmd"  // Command
+	ChanAck         Channel = "ack"  // Ack
+	ChanHint        Channel = "hint" // Hint
+	ChanDelta       Channel = "dlt"  // Delta
+	ChanCommand     Channel = "cmd"  // Command
+	ChanCertificate Channel = "crt"  // Certificate
 )
 
 const (

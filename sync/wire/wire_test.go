@@ -78,16 +78,18 @@ func messages(tb testing.TB) map[string]wire.Message {
 		tb.Fatal(err)
 	}
 	return map[string]wire.Message{
-		"results":    &wire.Results{Epoch: "e1", Rows: []wire.Row{row(tb, 7), wire.UnreadableRow(8, "damaged")}},
-		"ack":        &wire.Ack{Epoch: "e1", Seq: 41, Resend: true, Refused: []wire.Refusal{{Seq: 40, Reason: "not a result"}}},
-		"health":     &wire.Health{Online: true, Version: "1.2.3", Session: "s1", Epoch: "e1", Last: 99},
-		"telemetry":  &wire.Telemetry{Values: map[string]float64{"queue_rows": 12, "cpu_celsius": 51.5}, Labels: map[string]string{"model": "m1"}},
-		"checkpoint": &wire.Checkpoint{Epoch: "a1", Seq: 5, Hash: make([]byte, 32), Key: "k1", Sig: make([]byte, 64)},
-		"hint":       &wire.Hint{Version: 57},
-		"pull":       &wire.Pull{Have: 55, MaxBytes: 32768},
-		"delta":      &wire.Delta{Changes: changes, Key: "k1", Sig: make([]byte, 64)},
-		"command":    &wire.Command{Name: "restart", Args: map[string]wire.Raw{"after_seconds": raw(tb, 5)}},
-		"response":   &wire.Response{Values: map[string]wire.Raw{"done": raw(tb, true)}},
+		"results":     &wire.Results{Epoch: "e1", Rows: []wire.Row{row(tb, 7), wire.UnreadableRow(8, "damaged")}},
+		"ack":         &wire.Ack{Epoch: "e1", Seq: 41, Resend: true, Refused: []wire.Refusal{{Seq: 40, Reason: "not a result"}}},
+		"health":      &wire.Health{Online: true, Version: "1.2.3", Session: "s1", Epoch: "e1", Last: 99},
+		"telemetry":   &wire.Telemetry{Values: map[string]float64{"queue_rows": 12, "cpu_celsius": 51.5}, Labels: map[string]string{"model": "m1"}},
+		"checkpoint":  &wire.Checkpoint{Epoch: "a1", Seq: 5, Hash: make([]byte, 32), Key: "k1", Sig: make([]byte, 64)},
+		"hint":        &wire.Hint{Version: 57},
+		"pull":        &wire.Pull{Have: 55, MaxBytes: 32768},
+		"delta":       &wire.Delta{Changes: changes, Key: "k1", Sig: make([]byte, 64)},
+		"command":     &wire.Command{Name: "restart", Args: map[string]wire.Raw{"after_seconds": raw(tb, 5)}},
+		"join":        &wire.Join{Claim: "secret", Request: []byte{48, 1}},
+		"certificate": &wire.Certificate{Leaf: []byte{48, 2}, Authority: []byte{48, 3}, HubKey: make([]byte, 32), ServerName: "postern-hub"},
+		"response":    &wire.Response{Values: map[string]wire.Raw{"done": raw(tb, true)}},
 	}
 }
 
@@ -302,13 +304,15 @@ const bombHex = "01a2010108a20161650459010fedc13101000000c2a0f54fed6d07a00000000
 
 func TestNotSent(t *testing.T) {
 	for name, m := range map[string]wire.Message{
-		"no epoch":      &wire.Ack{Seq: 1},
-		"NaN":           &wire.Telemetry{Values: map[string]float64{"a": math.NaN()}},
-		"short hash":    &wire.Checkpoint{Epoch: "e", Hash: []byte{1}},
-		"order of rows": &wire.Results{Epoch: "e", Rows: []wire.Row{{Seq: 2, Kind: 1, Body: []byte{1}}, {Seq: 2, Kind: 1, Body: []byte{1}}}},
-		"below floor":   &wire.Results{Epoch: "e", Floor: 3, Rows: []wire.Row{{Seq: 2, Kind: 1, Body: []byte{1}}}},
-		"epoch NUL":     &wire.Ack{Epoch: "a\x00b"},
-		"empty body":    &wire.Results{Epoch: "e", Rows: []wire.Row{{Seq: 2, Kind: 1}}},
+		"no epoch":       &wire.Ack{Seq: 1},
+		"NaN":            &wire.Telemetry{Values: map[string]float64{"a": math.NaN()}},
+		"short hash":     &wire.Checkpoint{Epoch: "e", Hash: []byte{1}},
+		"order of rows":  &wire.Results{Epoch: "e", Rows: []wire.Row{{Seq: 2, Kind: 1, Body: []byte{1}}, {Seq: 2, Kind: 1, Body: []byte{1}}}},
+		"below floor":    &wire.Results{Epoch: "e", Floor: 3, Rows: []wire.Row{{Seq: 2, Kind: 1, Body: []byte{1}}}},
+		"epoch NUL":      &wire.Ack{Epoch: "a\x00b"},
+		"no request":     &wire.Join{Claim: "c"},
+		"half an answer": &wire.Certificate{Leaf: []byte{48}},
+		"empty body":     &wire.Results{Epoch: "e", Rows: []wire.Row{{Seq: 2, Kind: 1}}},
 	} {
 		if p, err := wire.Encode(wire.Header{}, m); err == nil {
 			t.Errorf("%s: encoded as %x", name, p)

@@ -101,7 +101,7 @@ func RunHub(ctx context.Context, o HubOptions) (err error) {
 	h := &hub.Hub{Store: st, Bus: c, Now: o.Now, Log: o.Log.With("part", "hub"), Committed: o.Committed}
 	c.Dialer, c.Log = o.Dialer, o.Log.With("part", "bus")
 	c.Connect = func() bus.Connect {
-		return bus.Connect{ClientID: hubClient, Subscribe: hub.Filters(), Handle: h.Handle}
+		return bus.Connect{ClientID: hubClient, Subscribe: h.Filters(), Handle: h.Handle}
 	}
 	started := sync.OnceFunc(func() {
 		if o.Started != nil {
