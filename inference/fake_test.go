@@ -24,6 +24,7 @@ type fakeEngine struct {
 	tensor func(id string, in, out []Tensor)     // may spoil what the network says of itself
 	run    map[string]func(in, out []Data) error // by model id; nil: outputs stay
 	live   atomic.Int32                          // networks that are not closed
+	bytes  map[string]string                     // by model id; known after forget
 	busy   func(id string) (done func())         // called around each Run
 }
 
@@ -46,12 +47,28 @@ func newEngine(tb testing.TB) *fakeEngine {
 	return e
 }
 
+// forget releases the set's bytes, as an agent does once the first pipeline is loaded.
+func (e *fakeEngine) forget() {
+	e.bytes = map[string]string{}
+	for _, m := range []*models.Model{e.set.Near, e.set.Far, e.set.Mesh, e.set.Embedder} {
+		e.bytes[m.Manifest.ID] = string(m.Bytes)
+	}
+	e.set.Release()
+}
+
+func (e *fakeEngine) is(m *models.Model, data []byte) bool {
+	if m.Bytes == nil {
+		return e.bytes[m.Manifest.ID] == string(data)
+	}
+	return &m.Bytes[0] == &data[0]
+}
+
 func (e *fakeEngine) Load(data []byte, threads int) (Network, error) {
 	if threads < 1 {
 		return nil, fmt.Errorf("%d threads", threads)
 	}
 	for _, m := range append([]*models.Model{e.set.Near, e.set.Far, e.set.Mesh, e.set.Embedder}, e.liveness()...) {
-		if &m.Bytes[0] != &data[0] {
+		if !e.is(m, data) {
 			continue
 		}
 		man := m.Manifest

@@ -9,7 +9,7 @@ import (
 	"postern/models"
 )
 
-var errNoLiveness = errors.New("the pipeline was made without liveness")
+var errNoLiveness = errors.New("the model set has no liveness network")
 
 // spoofing runs the presentation-attack network on its own crop of the frame, which
 // shows more than the face: the edge of a sheet or a screen lies around it.
@@ -21,7 +21,7 @@ type spoofing struct {
 
 func newSpoofing(e Engine, m *models.Model, threads int) (*spoofing, error) {
 	if m == nil {
-		return nil, errors.New("the model set has no liveness network")
+		return nil, errNoLiveness
 	}
 	n, err := load(e, m, threads)
 	if err != nil {

@@ -84,14 +84,39 @@ func TestProbeLiveFailsClosed(t *testing.T) {
 	if err != nil || pr.Liveness.Measured {
 		t.Errorf("Probe: %v, %+v", err, pr.Liveness)
 	}
-	plain := mustPipeline(t, newEngine(t))
-	if _, err := plain.ProbeLive(t.Context(), flat(300, 200, 90)); !errors.Is(err, errNoLiveness) {
-		t.Errorf("without liveness: %v", err)
-	}
 	e = newEngine(t)
 	e.set.Liveness = nil
+	if _, err := mustPipeline(t, e).ProbeLive(t.Context(), flat(300, 200, 90)); !errors.Is(err, errNoLiveness) {
+		t.Errorf("without liveness: %v", err)
+	}
 	if _, err := New(e, e.set, Options{Liveness: true}); err == nil {
 		t.Error("a set without a liveness network is accepted")
+	}
+}
+
+// TestLateLiveness: a pipeline made without it loads the network with its first use, and
+// measures nothing where that fails.
+func TestLateLiveness(t *testing.T) {
+	e := newEngine(t)
+	e.set.Liveness = spoofModel()
+	e.run["pad"] = says(-9, 9, -9)
+	e.load = func(id string) error {
+		if id == "pad" {
+			return errBroken
+		}
+		return nil
+	}
+	p := mustPipeline(t, e)
+	for range 2 {
+		if pr, err := p.ProbeLive(t.Context(), flat(300, 200, 90)); !errors.Is(err, errBroken) || pr.Face != nil {
+			t.Errorf("%v, %+v", err, pr)
+		}
+	}
+	e.load = nil
+	for range 2 {
+		if pr, err := p.ProbeLive(t.Context(), flat(300, 200, 90)); err != nil || !pr.Liveness.Measured || e.live.Load() != 5 {
+			t.Errorf("%v, %+v, %d networks", err, pr.Liveness, e.live.Load())
+		}
 	}
 }
 

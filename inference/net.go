@@ -26,7 +26,11 @@ type net struct {
 // load checks the network's real tensors against its manifest, so that a file
 // and a manifest that do not belong together are found at start.
 func load(e Engine, m *models.Model, threads int) (*net, error) {
-	nw, err := e.Load(m.Bytes, threads)
+	data, err := m.Data()
+	if err != nil {
+		return nil, err
+	}
+	nw, err := e.Load(data, threads)
 	if err != nil {
 		return nil, fmt.Errorf("load model %s: %w", m.Manifest.ID, err)
 	}

@@ -18,7 +18,7 @@ type Options struct {
 	// MinPresence is the mesh's confidence, 0..1, below which a detection is not
 	// taken for a face; 0 means 0.1.
 	MinPresence float32
-	// Liveness loads the network that ProbeLive needs.
+	// Liveness loads the network that ProbeLive needs at once, not with its first use.
 	Liveness bool
 }
 
@@ -40,8 +40,10 @@ type Pipeline struct {
 	far   *detector
 	mesh  *mesh
 	embed *embedder
-	live  *spoofing // nil: liveness is not measured
+	live  *spoofing // nil: not loaded yet
 	opts  Options
+
+	loadLive func() (*spoofing, error)
 }
 
 // New loads the networks of set. On an error nothing stays loaded.
@@ -64,8 +66,9 @@ func (p *Pipeline) load(e Engine, set *models.Set) (err error) {
 	if p.mesh, err = newMesh(e, set.Mesh, t); err != nil {
 		return err
 	}
+	p.loadLive = func() (*spoofing, error) { return newSpoofing(e, set.Liveness, t) }
 	if p.opts.Liveness {
-		if p.live, err = newSpoofing(e, set.Liveness, t); err != nil {
+		if p.live, err = p.loadLive(); err != nil {
 			return err
 		}
 	}
@@ -79,8 +82,8 @@ func (p *Pipeline) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, erro
 	return p.analyse(ctx, f, false)
 }
 
-// ProbeLive is Probe with the liveness of the face measured too. It fails on a
-// pipeline without Options.Liveness.
+// ProbeLive is Probe with the liveness of the face measured too. It fails where the set
+// has no network for that.
 func (p *Pipeline) ProbeLive(ctx context.Context, f *agent.Frame) (agent.Probe, error) {
 	return p.analyse(ctx, f, true)
 }
@@ -95,13 +98,21 @@ func (p *Pipeline) analyse(ctx context.Context, f *agent.Frame, live bool) (agen
 		return agent.Probe{}, errClosed
 	}
 	if live && p.live == nil {
-		return agent.Probe{}, errNoLiveness
+		if err := p.lateLiveness(); err != nil {
+			return agent.Probe{}, err
+		}
 	}
 	start := time.Now()
 	pr := agent.Probe{ModelID: p.embed.man.ID, Space: p.embed.spec.Space}
 	err := p.probe(f, &pr, live)
 	pr.Timings.Total = time.Since(start)
 	return pr, err
+}
+
+// lateLiveness loads the network for liveness with its first use.
+func (p *Pipeline) lateLiveness() (err error) {
+	p.live, err = p.loadLive()
+	return err
 }
 
 func (p *Pipeline) probe(f *agent.Frame, pr *agent.Probe, live bool) error {

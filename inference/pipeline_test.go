@@ -388,10 +388,104 @@ func mustPool(tb testing.TB, e *fakeEngine, n int) *Pool {
 func TestPoolSize(t *testing.T) {
 	for n, want := range map[int]int{-1: 1, 0: 1, 1: 1, 3: 3} {
 		e := newEngine(t)
-		if p := mustPool(t, e, n); p.Size() != want || e.live.Load() != int32(4*want) {
-			t.Errorf("a pool of %d has %d pipelines and %d networks", n, p.Size(), e.live.Load())
+		if p := mustPool(t, e, n); p.Size() != want || e.live.Load() != 4 {
+			t.Errorf("a pool of %d may have %d pipelines and has %d networks", n, p.Size(), e.live.Load())
 		}
 	}
+}
+
+// TestPoolGrowsWithNeed: a second pipeline is loaded when the first is at work, and not
+// before; from bytes that were released, too.
+func TestPoolGrowsWithNeed(t *testing.T) {
+	e := newEngine(t)
+	p := mustPool(t, e, 2)
+	e.forget()
+	for range 3 {
+		if _, err := p.Probe(context.Background(), flat(64, 64, 0)); err != nil || e.live.Load() != 4 {
+			t.Fatalf("%v, %d networks for one frame after the other", err, e.live.Load())
+		}
+	}
+	entered, release := hold(e)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if pr, err := p.Probe(context.Background(), flat(64, 64, 0)); err != nil || pr.Face == nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-entered
+	<-entered
+	if e.live.Load() != 8 {
+		t.Errorf("%d networks for two frames at once", e.live.Load())
+	}
+	close(release)
+	wg.Wait()
+}
+
+// TestPoolGrowthFails: who needed the pipeline that cannot be loaded gets the error, and
+// the first one goes on working.
+func TestPoolGrowthFails(t *testing.T) {
+	e := newEngine(t)
+	p := mustPool(t, e, 2)
+	e.load = func(id string) error {
+		if id == models.DefaultMesh {
+			return errBroken
+		}
+		return nil
+	}
+	entered, release := hold(e)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := p.Probe(context.Background(), flat(64, 64, 0)); err != nil {
+			t.Error(err)
+		}
+	})
+	<-entered
+	for range 2 {
+		if _, err := p.Probe(context.Background(), flat(64, 64, 0)); !errors.Is(err, errBroken) || e.live.Load() != 4 {
+			t.Errorf("%v, %d networks", err, e.live.Load())
+		}
+	}
+	close(release)
+	wg.Wait()
+	if _, err := p.Probe(context.Background(), flat(64, 64, 0)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPoolClosesWhileGrowing: what is loaded after Close does not stay.
+func TestPoolClosesWhileGrowing(t *testing.T) {
+	e := newEngine(t)
+	p := mustPool(t, e, 2)
+	loading, goOn := make(chan struct{}), make(chan struct{})
+	e.load = func(id string) error {
+		if id == models.DefaultNear {
+			close(loading)
+			<-goOn
+		}
+		return nil
+	}
+	entered, release := hold(e)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := p.Probe(context.Background(), flat(64, 64, 0)); err != nil {
+			t.Error(err)
+		}
+	})
+	<-entered
+	wg.Go(func() {
+		if _, err := p.Probe(context.Background(), flat(64, 64, 0)); !errors.Is(err, errClosed) {
+			t.Errorf("got %v", err)
+		}
+	})
+	<-loading
+	close(release)
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	close(goOn)
+	wg.Wait() // newEngine sees that no network is left
 }
 
 // As many frames as there are pipelines are analysed at once: all must have met

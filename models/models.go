@@ -51,7 +51,28 @@ var Profiles = map[string]string{Fast: FastEmbedder, Accurate: AccurateEmbedder}
 // Model is one network, verified.
 type Model struct {
 	Manifest Manifest
-	Bytes    []byte
+	Bytes    []byte // nil after Set.Release
+
+	read func() ([]byte, error) // reads Bytes anew; nil: they cannot be had again
+}
+
+// Data returns the network's bytes; after Release it reads them again, and refuses them
+// when they are not those of the manifest any more.
+func (m *Model) Data() ([]byte, error) {
+	if m.Bytes != nil {
+		return m.Bytes, nil
+	}
+	if m.read == nil {
+		return nil, fmt.Errorf("model %s: its bytes were released", m.Manifest.ID)
+	}
+	data, err := m.read()
+	if err == nil {
+		err = m.Manifest.Verify(data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", m.Manifest.ID, err)
+	}
+	return data, nil
 }
 
 // Set is the networks of one pipeline.
@@ -69,7 +90,7 @@ func (s *Set) all() []*Model {
 }
 
 // Release lets go of the networks' bytes once an engine has loaded them; the
-// manifests stay.
+// manifests stay, and Model.Data reads the bytes again.
 func (s *Set) Release() {
 	for _, m := range s.all() {
 		m.Bytes = nil
@@ -139,14 +160,9 @@ func Load(tree fs.FS, id string) (*Model, error) {
 	if man.ID != id {
 		return nil, fmt.Errorf("model %s: the manifest is of %q", id, man.ID)
 	}
-	data, err := fs.ReadFile(tree, path.Join(id, man.File))
-	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", id, err)
-	}
-	if err := man.Verify(data); err != nil {
-		return nil, fmt.Errorf("model %s: %w", id, err)
-	}
-	return &Model{Manifest: *man, Bytes: data}, nil
+	m := &Model{Manifest: *man, read: func() ([]byte, error) { return fs.ReadFile(tree, path.Join(id, man.File)) }}
+	m.Bytes, err = m.Data()
+	return m, err
 }
 
 // Verify checks that data is the file the manifest speaks of.

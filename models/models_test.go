@@ -1,9 +1,12 @@
 package models_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -43,6 +46,37 @@ func TestShippedSet(t *testing.T) {
 	}
 	if _, ok := e.Output("none"); ok {
 		t.Error("an output from nowhere")
+	}
+}
+
+// TestData: released bytes are read again, and refused when they are others by then.
+func TestData(t *testing.T) {
+	tree := fstest.MapFS{}
+	for _, name := range []string{"manifest.json", "model.tflite"} {
+		raw, err := os.ReadFile(filepath.Join(models.DefaultNear, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree[models.DefaultNear+"/"+name] = &fstest.MapFile{Data: raw}
+	}
+	m, err := models.Load(tree, models.DefaultNear)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := m.Data()
+	if err != nil || &held[0] != &m.Bytes[0] {
+		t.Errorf("the bytes at hand were not used: %v", err)
+	}
+	m.Bytes = nil
+	if again, err := m.Data(); err != nil || !bytes.Equal(again, held) || m.Bytes != nil {
+		t.Errorf("read again: %v", err)
+	}
+	tree[models.DefaultNear+"/model.tflite"].Data[100] ^= 1
+	if _, err := m.Data(); err == nil || !strings.Contains(err.Error(), "SHA-256") {
+		t.Errorf("changed bytes: %v", err)
+	}
+	if _, err := (&models.Model{}).Data(); err == nil {
+		t.Error("bytes out of nowhere")
 	}
 }
 

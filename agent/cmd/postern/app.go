@@ -96,10 +96,10 @@ type brain struct {
 	set     *models.Set
 	curve   *decide.Curve
 	policy  verify.Policy
-	live    bool // a network for liveness is loaded
+	live    bool // there is a network for liveness
 }
 
-// openBrain loads the library and parallel pipelines of the shipped models.
+// openBrain is openModels for the shipped models.
 func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error) {
 	set, err := models.ForProfile(cfg.Inference.Profile)
 	if err != nil {
@@ -111,7 +111,8 @@ func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error
 	return openModels(cfg, log, parallel, set)
 }
 
-// openModels loads the library and parallel pipelines of a set of models.
+// openModels loads the library and a pipeline of a set of models; up to parallel ones
+// are loaded when so many are needed at once.
 func openModels(cfg config.Config, log *slog.Logger, parallel int, set *models.Set) (*brain, error) {
 	curve, err := curveOf(set.Embedder)
 	if err != nil {
@@ -126,8 +127,9 @@ func openModels(cfg config.Config, log *slog.Logger, parallel int, set *models.S
 		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the inference library cannot be used", Err: err,
 			Fix: "run \"make setup\" again"}
 	}
-	b.live = cfg.Liveness.On() || set.Liveness != nil
-	b.pool, err = inference.NewPool(litert.Engine{Runtime: b.runtime}, set, inference.Options{Threads: cfg.Inference.Threads, Liveness: b.live}, parallel)
+	b.live = set.Liveness != nil
+	o := inference.Options{Threads: cfg.Inference.Threads, Liveness: cfg.Liveness.On()}
+	b.pool, err = inference.NewPool(litert.Engine{Runtime: b.runtime}, set, o, parallel)
 	if err != nil {
 		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}, b.runtime.Close())
 	}

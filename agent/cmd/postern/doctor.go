@@ -115,6 +115,7 @@ func checkModels(cfg config.Config) check {
 }
 
 func (c *cli) checkPipeline(cfg config.Config) check {
+	cfg.Liveness.Mode = "passive" // every network, also the one that is loaded with its first use
 	b, err := openBrain(cfg, c.logger(cfg, true), 1)
 	if err != nil {
 		return result("pipeline", true, err, "")

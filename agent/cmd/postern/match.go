@@ -44,7 +44,7 @@ probe must also look like a living face, as far as one picture can tell.`,
 			} else if !cfg.Liveness.On() {
 				cfg.Liveness.Mode = "passive"
 			}
-			b, err := openBrain(cfg, c.logger(cfg, true), 2)
+			b, err := openBrain(cfg, c.logger(cfg, true), 1) // a second pipeline takes longer to load than the picture
 			if err != nil {
 				return err
 			}

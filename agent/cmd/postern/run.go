@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -129,6 +128,9 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 		return err
 	}
 	fmt.Fprintf(a.out, "postern is running: open %s/ (Ctrl-C stops it)\n", address)
+	if err := leanFiles(); err != nil {
+		a.log.Debug("memory that only the start needed could not be given back", "err", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.sync(ctx, g, st) })
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
@@ -154,15 +156,6 @@ func (a *app) scheme() string {
 func (a *app) listen(ctx context.Context, l net.Listener, h http.Handler) error {
 	return api.Serve(ctx, l, h, api.ServeOptions{MaxConnections: a.cfg.HTTP.MaxConnections,
 		CertFile: a.cfg.HTTP.TLSCert, KeyFile: a.cfg.HTTP.TLSKey, Log: a.log})
-}
-
-// leanHeap collects garbage at a quarter above what is in use. Frames are large and
-// hold no pointers: collecting them often is cheap, and a small board has better
-// uses for the memory. GOGC in the environment overrules it.
-func leanHeap(environ []string) {
-	if variable(environ, "GOGC") == "" {
-		debug.SetGCPercent(25)
-	}
 }
 
 // watch runs the loop. When a recorded source has ended the page stays up, to be
