@@ -19,6 +19,7 @@ SOAKTIME ?= 1h
 ROUNDS   ?= 1000
 CUTS     ?= 500
 ARGS     ?=
+CPUS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
@@ -52,8 +53,8 @@ bench: setup build ## measure each stage of a match, live rate, memory and first
 	@cross/sample.sh feed.avi first.avi
 	@bin/postern bench .cache/faces/obama.jpg .cache/faces/obama2.jpg --feed .cache/sample/feed.avi --first .cache/sample/first.avi $(ARGS)
 
-bench-api: setup build ## load a started agent, at api.parallel=2
-	@AGENT_FLAGS="--set api.parallel=2" cross/clients/agent.sh sh -c 'bin/postern bench api .cache/faces/obama.jpg .cache/faces/obama2.jpg --url $$API_URL --key $$API_KEY $(ARGS)'
+bench-api: setup build ## load a started agent, at api.parallel=2 (CPUS=0 keeps the agent on one core, at 1)
+	@AGENT_CPUS="$(CPUS)" AGENT_FLAGS="--set api.parallel=$(if $(CPUS),1,2)" cross/clients/agent.sh sh -c 'bin/postern bench api .cache/faces/obama.jpg .cache/faces/obama2.jpg --url $$API_URL --key $$API_KEY $(ARGS)'
 
 benchstore: setup build ## measure durable decisions, loading of templates, and encryption
 	@bin/postern bench store .cache/faces/obama.jpg $(ARGS)

@@ -291,7 +291,7 @@ func envelope(due cases.Due, l cases.Links, at time.Time) map[string]any {
 	}
 	d := s.Decision(l, false)
 	e := map[string]any{
-		"event_id": due.Event.ID, "webhook_type": due.Delivery.Type, "timestamp": at.Unix(), "created_at": at.Unix(),
+		"event_id": due.Event.ID, "webhook_type": due.Delivery.Type, "application_id": agent.ApplicationOr(s.Application), "timestamp": at.Unix(), "created_at": at.Unix(),
 		"session_id": s.ID, "session_kind": "user", "session_number": s.Number, "status": s.Status, "workflow_id": d["workflow_id"],
 		"workflow_version": s.Version, "vendor_data": d["vendor_data"], "metadata": onlyObject(s.Metadata), "environment": s.Environment,
 		"decision": d,

@@ -17,7 +17,7 @@ trap finish EXIT
 key() { "$postern" --data "$work/data" --json keys create "$@" | sed -n 's/.*"token": "\(.*\)".*/\1/p'; }
 API_KEY=$(key conformance)
 SANDBOX_KEY=$(key sandbox --sandbox)
-"$postern" --data "$work/data" run --set camera.source=none --set http.listen=127.0.0.1:0 \
+${AGENT_CPUS:+taskset -c "$AGENT_CPUS"} "$postern" --data "$work/data" run --set camera.source=none --set http.listen=127.0.0.1:0 \
 	--set api.rates.read=0 --set api.rates.write=0 --set api.rates.create=0 --set api.rates.biometrics=0 --set api.rates.pdf=0 \
 	--set webhooks.allow_loopback=true ${AGENT_FLAGS:-} \
 	>"$work/out" 2>"$work/log" &

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ import (
 type loadPoint struct {
 	Callers int     `json:"callers"`
 	Answers int     `json:"answers"`
-	Refused int     `json:"refused"` // 503: the queue was full
+	Refused int     `json:"refused"` // 503: the queue was full; the caller waits as long as the answer says
 	Rate    float64 `json:"matches_per_s"`
 	P50     float64 `json:"p50_ms"`
 	P99     float64 `json:"p99_ms"`
@@ -56,7 +57,8 @@ func (c *cli) benchAPICmd() *cobra.Command {
 		Short: "Load a started agent's face match and time its answers",
 		Long: `Send face matches to a started agent from a growing number of callers, each sending
 its next request when the last is answered, and compare the time with the bare invokes
-of the networks, measured on this machine in the same run before the load starts.`,
+of the networks, measured on this machine in the same run before the load starts. A
+caller that is refused waits for Retry-After.`,
 		Example: "  postern bench api a.jpg b.jpg --url http://127.0.0.1:8080 --key postern_live_…",
 		Args:    args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -167,18 +169,19 @@ func (l *loader) run(ctx context.Context, n int, each time.Duration) (loadPoint,
 	for range n {
 		wg.Go(func() {
 			for time.Now().Before(end) && ctx.Err() == nil {
-				took, status, err := l.once(ctx)
+				took, wait, err := l.once(ctx)
 				if err != nil {
 					cancel(err)
 					return
 				}
 				mu.Lock()
-				if status == http.StatusOK {
+				if wait == 0 {
 					times = append(times, took)
 				} else {
 					p.Refused++
 				}
 				mu.Unlock()
+				pause(ctx, wait)
 			}
 		})
 	}
@@ -195,8 +198,17 @@ func (l *loader) run(ctx context.Context, n int, each time.Duration) (loadPoint,
 	return p, nil
 }
 
-// once sends one request. Only 200 and 503 are answers to a load.
-func (l *loader) once(ctx context.Context) (time.Duration, int, error) {
+// pause waits, but not beyond the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// once sends one request. Only 200 and 503 are answers to a load; wait is how long the
+// latter asks to wait.
+func (l *loader) once(ctx context.Context) (took, wait time.Duration, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(l.url, "/")+"/v3/face-match/", bytes.NewReader(l.body))
 	if err != nil {
 		return 0, 0, &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("%q is not an address", l.url), Err: err}
@@ -210,9 +222,12 @@ func (l *loader) once(ctx context.Context) (time.Duration, int, error) {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	took := time.Since(start)
-	if err != nil || resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusServiceUnavailable {
-		return took, resp.StatusCode, err
+	took = time.Since(start)
+	if seconds, bad := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode == http.StatusServiceUnavailable && bad == nil {
+		return took, time.Duration(max(1, seconds)) * time.Second, err
+	}
+	if err != nil || resp.StatusCode == http.StatusOK {
+		return took, 0, err
 	}
 	return took, 0, &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("the agent answers %d: %.200s", resp.StatusCode, body),
 		Fix: "a key without a limit is needed: start the agent with --set api.rates.biometrics=0"}

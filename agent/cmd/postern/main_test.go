@@ -22,6 +22,10 @@ import (
 // The tests here run the real thing: LiteRT, the shipped models, public-domain
 // portraits that "make setup" fetched. They fail, and say so, where it did not run.
 func TestMain(m *testing.M) {
+	if os.Getenv(asPostern) != "" {
+		main()
+		return
+	}
 	code := m.Run()
 	if n := litert.Live(); n != 0 {
 		fmt.Fprintf(os.Stderr, "%d native objects were not closed\n", n)
