@@ -71,8 +71,9 @@ fmt: ## format the Go files
 fuzz: setup ## run each fuzz target for FUZZTIME (10s)
 	@cross/fuzz.sh $(FUZZTIME)
 
-soak: setup ## run the agent for SOAKTIME (1h), watching memory and native objects
-	POSTERN_SOAK=$(SOAKTIME) go test -count=1 -timeout=0 -v -run=Soak ./agent/cmd/postern
+soak: setup build ## run the agent for SOAKTIME (1h), watching memory and native objects
+	@cross/sample.sh feed.avi
+	POSTERN_SOAK_FILM=$(CURDIR)/.cache/sample/feed.avi POSTERN_SOAK=$(SOAKTIME) go test -count=1 -timeout=0 -v -run=Soak ./agent/cmd/postern
 
 kill: setup ## kill -9 a writing process ROUNDS (1000) times; nothing acknowledged may be lost
 	POSTERN_KILL_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestKill$$' ./agent/store

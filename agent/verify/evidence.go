@@ -2,6 +2,7 @@ package verify
 
 import (
 	"slices"
+	"time"
 
 	"postern/agent"
 	"postern/agent/decide"
@@ -122,6 +123,23 @@ func (e *Evidence) Fail() { e.failed = true }
 
 // Frames returns how many frames are evidence, and how many were seen.
 func (e *Evidence) Frames() (used, seen int) { return e.used, e.seen }
+
+// A slow machine sees few frames within a capture's budget. Before it has seen as many as
+// an approval needs, and some spare ones, its time is not up; but never is more than so
+// many budgets waited.
+const (
+	spareFrames = 2
+	mostBudgets = 4
+)
+
+// Late reports whether the time of a capture is up: of the frames needed none is owed any
+// more, or the machine had its chance at them. Elapsed and seen count from its beginning.
+func (e *Evidence) Late(elapsed, budget time.Duration, seen int) bool {
+	if elapsed < budget || e.used >= e.need {
+		return elapsed >= budget
+	}
+	return seen >= e.need+spareFrames || elapsed >= mostBudgets*budget
+}
 
 // Needs returns how many frames must be evidence before anything can be approved.
 func (e *Evidence) Needs() int { return e.need }

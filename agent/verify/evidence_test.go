@@ -3,6 +3,7 @@ package verify_test
 import (
 	"math"
 	"testing"
+	"time"
 
 	"postern/agent"
 	"postern/agent/verify"
@@ -66,6 +67,36 @@ func TestEvidence(t *testing.T) {
 				t.Errorf("the decision counts %d frames, want %d", d.Frames, used)
 			}
 		})
+	}
+}
+
+// TestLate: a capture has its budget; a machine that saw too few frames in it has more.
+func TestLate(t *testing.T) {
+	const budget = 3 * time.Second
+	for _, c := range []struct {
+		name    string
+		elapsed time.Duration
+		good    int // of the two needed
+		seen    int
+		want    bool
+	}{
+		{"in time", budget - 1, 0, 100, false},
+		{"in time with enough", budget - 1, 2, 2, false},
+		{"enough", budget, 2, 2, true},
+		{"too few good ones of many", budget, 1, 30, true},
+		{"none seen yet", budget, 0, 0, false},
+		{"a spare one is owed", budget, 1, 3, false},
+		{"all had their chance", budget, 1, 4, true},
+		{"waited long enough", 4 * budget, 0, 0, true},
+	} {
+		ev := newRig(t).NewEvidence("cam", 2)
+		for range c.good {
+			p := probeOf(person(0))
+			ev.Add(&p)
+		}
+		if got := ev.Late(c.elapsed, budget, c.seen); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
 	}
 }
 

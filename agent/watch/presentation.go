@@ -18,16 +18,26 @@ type presentation struct {
 	looked   bool   // it has been compared, for claim
 	claim    string
 	others   int // frames in a row that show somebody else
+	missed   int // frames in a row that show nobody
+
+	asked  string // the claim that the time runs for
+	before int    // frames seen before that
 }
 
 // swapFrames in a row must show another face before a decided presentation ends
 // without a gap: one odd frame is not a new person.
 const swapFrames = 2
 
+// missedFrames in a row must show nobody before somebody has left, besides live.gone:
+// a slow machine has but one frame in that time, and a face is missed now and then. No
+// more than live.budget is waited, whatever the machine.
+const missedFrames = 2
+
 // see takes in one analysed frame.
 func (p *presentation) see(now time.Time, pr *agent.Probe, w *Watcher) {
 	if pr.Face == nil {
-		if p.evidence != nil && now.Sub(p.lastFace) >= w.Settings.Gone {
+		p.missed++
+		if p.evidence != nil && p.hasLeft(now.Sub(p.lastFace), w) {
 			*p = presentation{}
 		}
 		return
@@ -35,7 +45,7 @@ func (p *presentation) see(now time.Time, pr *agent.Probe, w *Watcher) {
 	if p.evidence == nil {
 		*p = presentation{evidence: w.Decider.NewEvidence(w.Source, w.Settings.MinFrames), since: now}
 	}
-	p.lastFace = now
+	p.lastFace, p.missed = now, 0
 	if p.decided {
 		p.watchForSwap(now, pr, w)
 		return
@@ -43,6 +53,11 @@ func (p *presentation) see(now time.Time, pr *agent.Probe, w *Watcher) {
 	if p.evidence.Add(pr) == verify.Different {
 		p.restart(now, pr, w)
 	}
+}
+
+// hasLeft reports whether a person who has not been seen for so long has left.
+func (p *presentation) hasLeft(unseen time.Duration, w *Watcher) bool {
+	return unseen >= w.Settings.Gone && (p.missed >= missedFrames || unseen >= w.Settings.Budget)
 }
 
 // watchForSwap notices that another person has stepped in without a gap.
@@ -63,17 +78,21 @@ func (p *presentation) restart(now time.Time, pr *agent.Probe, w *Watcher) {
 }
 
 // ready reports whether the presentation should be decided now. The budget runs
-// from the first face or, for who stood there before, from the claim.
+// from the first face or, for who stood there before, from the claim; a machine that
+// gets too few frames in it is given more time.
 func (p *presentation) ready(now time.Time, w *Watcher, claim string, claimed time.Time) bool {
 	if p.evidence == nil || p.decided || (claim == "" && !w.Identify) {
 		return false
 	}
-	used, _ := p.evidence.Frames()
+	used, seen := p.evidence.Frames()
 	from := p.since
 	if claim != "" && claimed.After(from) {
 		from = claimed
 	}
-	late := now.Sub(from) >= w.Settings.Budget
+	if claim != p.asked {
+		p.asked, p.before = claim, seen-1 // this frame is the first for the claim
+	}
+	late := p.evidence.Late(now.Sub(from), w.Settings.Budget, seen-p.before)
 	if used < p.evidence.Needs() {
 		// Somebody who only walks past is not decided about; who claimed an
 		// identity gets an answer.

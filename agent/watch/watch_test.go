@@ -327,6 +327,41 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestSlowMachine: a loop slower than live.gone still decides, and none is approved that
+// would not be on a quick one.
+func TestSlowMachine(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		step     time.Duration
+		need     int
+		identify bool
+		script   string
+		want     string
+	}{
+		{"one missed frame", time.Second, 3, true, "ada x 2, -, ada x 2", "lll" + itIsAda + "d"},
+		{"two missed frames", time.Second, 3, true, "ada x 2, - x 2, ada x 3", "lllill" + itIsAda},
+		{"a missed frame after the decision", time.Second, 3, true, "ada x 3, -, ada x 3", "ll" + itIsAda + "dddd"},
+		{"another one comes in between", time.Second, 3, true, "ada x 2, -, eve x 5", "llllll[identify Declined]d"},
+		{"too slow to tell who was there", 4 * time.Second, 3, true, "ada x 2, -, ada x 2, -", "llilli"},
+		{"many frames are needed", time.Second, 8, false, "claim ada, ada x 9", times("l", 7) + isAda + "d"},
+		{"of somebody else", time.Second, 8, false, "claim bob, ada x 9", times("l", 7) + "[verify bob Declined]d"},
+		{"few of them are good", time.Second, 8, false, "claim ada, ~ada, ada x 8", times("l", 8) + isAda},
+		{"too few of them are good", time.Second, 8, false, "claim ada, ~ada x 3, ada x 8", times("l", 9) + "[verify ada Declined]d"},
+		{"the time before the badge does not count", time.Second, 8, false, "~ada x 20, claim ada, ada x 8", times("w", 20) + times("l", 7) + isAda},
+		{"an answer comes before the badge expires", 3 * time.Second, 8, false, "claim ada, ada x 6", "llll[verify ada Declined]d"},
+		{"ten frames a second are as ever", 100 * time.Millisecond, 8, false, "claim ada, ~ada x 31", times("l", 30) + "[verify ada Declined]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStage(t, c.identify, c.script)
+			s.step, s.Settings.MinFrames, s.Settings.MaxFrames = c.step, c.need, 12
+			s.play(t)
+			if got := s.states(); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
 func TestUpdates(t *testing.T) {
 	s := newStage(t, false, "-, claim ada, ~ada, ada x 3")
 	s.play(t)

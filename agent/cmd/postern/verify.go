@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,7 @@ import (
 	"postern/agent/liveness"
 	"postern/agent/store"
 	"postern/agent/verify"
+	"postern/camera"
 )
 
 func describeFinding(f agent.Finding) string { return decide.Describe(f) }
@@ -138,14 +140,13 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 	}
 	defer s.Close()
 	fmt.Fprintln(c.err, "look into the camera")
-	budget, cancel := context.WithTimeout(ctx, cfg.CaptureTime())
-	defer cancel()
+	began, budget := time.Now(), cfg.CaptureTime()
 	ev := svc.NewEvidence("camera", cfg.Live.MinFrames)
 	looked := false
 	var asked liveness.Task
 	for after := uint64(0); ; {
-		f, err := s.Next(budget, after)
-		if errors.Is(err, io.EOF) || (err != nil && budget.Err() != nil && ctx.Err() == nil) {
+		f, err := nextWithin(ctx, s, after, budget)
+		if errors.Is(err, io.EOF) || (errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil) {
 			return ev, nil
 		}
 		if err != nil {
@@ -164,15 +165,26 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 			ev.Add(&p)
 		}
 		asked = c.ask(asked, ev.Task())
-		used, _ := ev.Frames()
+		used, seen := ev.Frames()
+		late := ev.Late(time.Since(began), budget, seen)
 		if used < ev.Needs() {
+			if late {
+				return ev, nil
+			}
 			continue
 		}
 		looked = true
-		if d, err := look(svc, ev); err != nil || d.Status == agent.Approved || used >= cfg.Live.MaxFrames && ev.Task() == "" {
+		if d, err := look(svc, ev); err != nil || late || d.Status == agent.Approved || used >= cfg.Live.MaxFrames && ev.Task() == "" {
 			return ev, err
 		}
 	}
+}
+
+// nextWithin is the next frame, if the camera gives one in time.
+func nextWithin(ctx context.Context, s *camera.Stream, after uint64, limit time.Duration) (*agent.Frame, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return s.Next(ctx, after)
 }
 
 // ask tells the person a new task of the challenge and returns it.
