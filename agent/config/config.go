@@ -32,6 +32,7 @@ type Config struct {
 	Throttle  Throttle  `yaml:"throttle"`
 	Retention Retention `yaml:"retention"`
 	HTTP      HTTP      `yaml:"http"`
+	Kiosk     Kiosk     `yaml:"kiosk"`
 	API       API       `yaml:"api"`
 	Sessions  Sessions  `yaml:"sessions"`
 	Webhooks  Webhooks  `yaml:"webhooks"`
@@ -240,6 +241,21 @@ type HTTP struct {
 	MaxConnections int     `yaml:"max_connections"` // open at once; more wait
 }
 
+// Kiosk configures the page that people at the device see.
+type Kiosk struct {
+	Language    string        `yaml:"language"`    // en, ja; empty: as the browser asks
+	Theme       string        `yaml:"theme"`       // light, dark; empty: as the device is set
+	Name        string        `yaml:"name"`        // whose door it is; empty: postern
+	Logo        string        `yaml:"logo"`        // file: SVG, PNG, JPEG or WebP, up to 256 KiB
+	Attendant   string        `yaml:"attendant"`   // where help is found, for example "reception, extension 12"
+	PINPad      bool          `yaml:"pin_pad"`     // a PIN pad beside the door is another way in
+	Controller  string        `yaml:"controller"`  // who is responsible for the pictures, for the privacy notice
+	Contact     string        `yaml:"contact"`     // of who answers about them
+	Screensaver time.Duration `yaml:"screensaver"` // after how long without anybody; 0: never
+	Sounds      bool          `yaml:"sounds"`      // a tone with each result
+	Hold        time.Duration `yaml:"hold"`        // how long an agent that cannot start shows why, before it ends
+}
+
 // API configures the v3 HTTP API.
 type API struct {
 	PublicURL string        `yaml:"public_url"` // start of the links in answers and webhooks; empty: as the request came
@@ -311,6 +327,7 @@ func Default() Config {
 		Retention: Retention{Results: "unlimited", Images: "off", Templates: "unlimited"},
 		Throttle:  Throttle{Subject: throttle.Strict, Device: throttle.Strict},
 		HTTP:      HTTP{Listen: "127.0.0.1:8080", LiveFPS: 12, MaxConnections: 12000},
+		Kiosk:     Kiosk{Screensaver: 3 * time.Minute},
 		API: API{Parallel: 1, Queue: 32, Timeout: 30 * time.Second, LinkLife: time.Hour,
 			Rates: Rates{Read: 600, Write: 300, Create: 600, PDF: 50, Biometrics: 600}},
 		Sessions: Sessions{AbandonAfter: time.Hour, KeepMedia: 7 * 24 * time.Hour, SearchLimit: 10_000},

@@ -79,6 +79,8 @@ var values = map[string]string{
 	"api.rates.pdf": "4", "api.rates.biometrics": "5",
 	"sessions.abandon_after": "30m", "sessions.keep_media": "24h", "sessions.search_limit": "100", "webhooks.allow_loopback": "true",
 	"webhooks.keep_log": "48h",
+	"kiosk.language":    "ja", "kiosk.theme": "dark", "kiosk.name": "Acme", "kiosk.logo": "/etc/postern/logo.svg", "kiosk.attendant": "room 5", "kiosk.pin_pad": "true",
+	"kiosk.controller": "Acme KK", "kiosk.contact": "dpo@acme.example", "kiosk.screensaver": "1m", "kiosk.sounds": "true", "kiosk.hold": "30s",
 	"store.max_bytes":   "1048576",
 	"retention.results": "365d", "retention.images": "30d", "retention.templates": "3653d", "retention.unsent": "true",
 

@@ -63,6 +63,8 @@ func (c Config) choices() error {
 		{"liveness.low_quality", c.Liveness.LowQuality, actions},
 		{"liveness.dark", c.Liveness.Dark, actions},
 		{"liveness.bright", c.Liveness.Bright, actions},
+		{"kiosk.language", c.Kiosk.Language, []string{"", "en", "ja"}},
+		{"kiosk.theme", c.Kiosk.Theme, []string{"", "light", "dark"}},
 		{"camera.rotate", fmt.Sprint(c.Camera.Rotate), []string{"0", "90", "180", "270"}},
 	} {
 		if !contains(k.allowed, k.value) {
@@ -147,6 +149,8 @@ func (c Config) ranges() error {
 		{"liveness.min_frames", float64(c.Liveness.MinFrames), 1, float64(c.Live.MaxFrames)},
 		{"live.max_rate", c.Live.MaxRate, 1, 240},
 		{"http.live_fps", c.HTTP.LiveFPS, 1, 60},
+		{"kiosk.screensaver", seconds(c.Kiosk.Screensaver), 0, 24 * 3600},
+		{"kiosk.hold", seconds(c.Kiosk.Hold), 0, 3600},
 		{"http.max_connections", float64(c.HTTP.MaxConnections), 1, 1e6},
 		{"api.parallel", float64(c.API.Parallel), 1, 64},
 		{"api.queue", float64(c.API.Queue), 1, 10000},

@@ -82,30 +82,39 @@ func (f *feed) join() (wake chan struct{}, leave func()) {
 // writeTimeout bounds how long a page may take to read one event.
 const writeTimeout = 10 * time.Second
 
-// events streams updates (event "update") and decisions (event "result"). It
-// starts with the last results again, so that none is lost between two
-// connections; the page knows them by their ids.
+// shown is a result as the pages get it, with the name of who was recognised.
+type shown struct {
+	agent.Result
+	Name string `json:"name,omitempty"`
+}
+
+func (s *Server) shown(r agent.Result) shown {
+	out := shown{Result: r}
+	if s.Names != nil && r.SubjectID != "" && r.Decision.Status == agent.Approved {
+		out.Name = s.Names(r.SubjectID)
+	}
+	return out
+}
+
+// beatEvery is how often a stream that has nothing to say says so: a page that hears
+// nothing for three times as long counts the connection as lost.
+const beatEvery = 2 * time.Second
+
+// events streams decisions (event "result"), updates (event "update") and conditions
+// (event "status"). It starts with the last results again, so that none is lost between
+// two connections; the page knows them by their ids. What comes before the first status
+// is from before the page.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	rc := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	wake, leave := s.feed.join()
 	defer leave()
-	seen := 0
-	beat := time.NewTicker(5 * time.Second)
+	seen, last := 0, []Condition(nil)
+	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	for {
-		u, have, results := s.feed.since(seen)
 		rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-		for _, n := range results {
-			seen = n.n
-			if send(w, "result", n.r) != nil {
-				return
-			}
-		}
-		if have && send(w, "update", u) != nil {
-			return
-		}
-		if rc.Flush() != nil {
+		if s.sendNews(w, &seen, &last) != nil || rc.Flush() != nil {
 			return
 		}
 		select {
@@ -115,6 +124,31 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// sendNews sends the results after number seen, the newest update, and the conditions
+// where they are others than last.
+func (s *Server) sendNews(w http.ResponseWriter, seen *int, last *[]Condition) error {
+	u, have, results := s.feed.since(*seen)
+	for _, n := range results {
+		*seen = n.n
+		if err := send(w, "result", s.shown(n.r)); err != nil {
+			return err
+		}
+	}
+	if have {
+		if err := send(w, "update", u); err != nil {
+			return err
+		}
+	}
+	if now := s.conditions(); !same(*last, now) {
+		*last = now
+		return send(w, "status", report{now})
+	}
+	if !have {
+		return send(w, "beat", struct{}{})
+	}
+	return nil
 }
 
 func send(w http.ResponseWriter, event string, v any) error {

@@ -1,13 +1,12 @@
-// Package kiosk serves the agent's page: the live view, what the loop sees in it
-// and the last decisions. Everything it needs is embedded; it works offline.
+// Package kiosk serves the pages of a device: the kiosk, which guides the people before
+// the camera from the badge to the result, and the monitor, with the live view, what
+// the loop sees in it and the last decisions. Everything is embedded; it works offline.
 package kiosk
 
 import (
 	"context"
-	"embed"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,9 +17,6 @@ import (
 	"postern/agent/ui"
 	"postern/agent/watch"
 )
-
-//go:embed assets
-var assets embed.FS
 
 type frameSource interface {
 	Next(ctx context.Context, after uint64) (*agent.Frame, error)
@@ -43,9 +39,15 @@ type Server struct {
 	Identify bool
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now
+	Look     Look
+	// Names gives the name of a recognised subject for the greeting; nil: none is said.
+	Names func(subjectID string) string
+	// Conditions says what is the matter with the device now; nil: nothing ever is.
+	Conditions func() []Condition
 
-	feed feed
-	view view
+	feed    feed
+	view    view
+	weather weather
 }
 
 // Publish hands the loop's newest update to every open page. It never blocks.
@@ -54,13 +56,10 @@ func (s *Server) Publish(u watch.Update) { s.feed.publish(u) }
 // Handler returns the page's routes.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	static, err := fs.Sub(assets, "assets")
-	if err != nil {
-		panic(err) // the embedded folder is named above
-	}
-	files := http.FileServerFS(static)
-	mux.Handle("GET /{$}", files)
-	mux.Handle("GET /assets/", http.StripPrefix("/assets/", files))
+	mux.HandleFunc("GET /{$}", s.page("kiosk"))
+	mux.HandleFunc("GET /monitor", s.page("monitor"))
+	mux.Handle("GET /kiosk/", assetsHandler())
+	mux.HandleFunc("GET /kiosk-logo", s.logo)
 	mux.Handle("GET /ui/", ui.Assets())
 	mux.Handle("GET /design", ui.Design())
 	mux.HandleFunc("GET /live.mjpg", s.live)
@@ -78,11 +77,7 @@ func (s *Server) Handler() http.Handler {
 func guard(next http.Handler) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-store")
+		ui.Secure(w.Header())
 		if !localHost(r.Host) {
 			http.Error(w, "open this page by address or as localhost", http.StatusMisdirectedRequest)
 			return
@@ -99,9 +94,9 @@ func localHost(host string) bool {
 	return host == "localhost" || net.ParseIP(host) != nil
 }
 
-// status answers what the page shows before the first event.
+// status answers what holds for the device.
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"device": s.Device, "identify": s.Identify, "claims": s.Claims != nil})
+	writeJSON(w, http.StatusOK, map[string]any{"device": s.Device, "identify": s.Identify, "claims": s.Claims != nil, "conditions": s.conditions()})
 }
 
 func (s *Server) results(w http.ResponseWriter, _ *http.Request) {

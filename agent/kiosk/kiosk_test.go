@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -25,6 +26,8 @@ import (
 
 	"postern/agent"
 	"postern/agent/kiosk"
+	"postern/agent/ui"
+	"postern/agent/ui/uitest"
 	"postern/agent/watch"
 )
 
@@ -113,7 +116,7 @@ func ask(s *kiosk.Server, method, target, body string, header ...string) *httpte
 
 func TestPages(t *testing.T) {
 	for path, kind := range map[string]string{
-		"/": "text/html", "/assets/app.js": "text/javascript", "/assets/style.css": "text/css", "/assets/icon.svg": "image/svg+xml",
+		"/": "text/html", "/monitor": "text/html", "/kiosk/kiosk.js": "text/javascript", "/kiosk/kiosk.css": "text/css", "/ui/icon.svg": "image/svg+xml", "/design": "text/html",
 		"/status": "application/json", "/results": "application/json",
 	} {
 		t.Run(path, func(t *testing.T) {
@@ -121,10 +124,10 @@ func TestPages(t *testing.T) {
 			if w.Code != http.StatusOK || !strings.HasPrefix(w.Header().Get("Content-Type"), kind) || w.Body.Len() == 0 {
 				t.Fatalf("%d %s, %d bytes", w.Code, w.Header().Get("Content-Type"), w.Body.Len())
 			}
-			checkHeaders(t, w.Header())
+			checkHeaders(t, w.Header(), strings.HasPrefix(path, "/kiosk/") || strings.HasPrefix(path, "/ui/"))
 		})
 	}
-	for _, path := range []string{"/none", "/assets/../kiosk.go", "/assets/none.js", "/live", "/claim"} {
+	for _, path := range []string{"/none", "/kiosk/../kiosk.go", "/kiosk/none.js", "/kiosk-logo", "/live", "/claim"} {
 		t.Run("not "+path, func(t *testing.T) {
 			if w := ask(newServer(), "GET", path, ""); w.Code == http.StatusOK {
 				t.Errorf("%d: %s", w.Code, w.Body)
@@ -133,7 +136,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-func checkHeaders(tb testing.TB, h http.Header) {
+func checkHeaders(tb testing.TB, h http.Header, file bool) {
 	tb.Helper()
 	csp := h.Get("Content-Security-Policy")
 	for _, want := range []string{"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} {
@@ -141,32 +144,119 @@ func checkHeaders(tb testing.TB, h http.Header) {
 			tb.Errorf("policy %q lacks %q", csp, want)
 		}
 	}
-	if strings.Contains(csp, "unsafe") || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cache-Control") != "no-store" {
+	if strings.Contains(csp, "unsafe") || h.Get("X-Content-Type-Options") != "nosniff" || (h.Get("Cache-Control") != "no-store") != file {
 		tb.Errorf("headers %v", h)
 	}
 }
 
-// The policy forbids inline code; the page must not rely on it, nor on anything
-// from elsewhere.
+// Texts come from the catalogue, and the pages obey their own policy.
+func TestTexts(t *testing.T) {
+	uitest.Check(t, os.DirFS("."), []string{"kiosk"}, "kiosk.guide.", "kiosk.task.", "kiosk.result.", "kiosk.closed.", "kiosk.note.", "kiosk.monitor.state.",
+		"kiosk.start.", "kiosk.badge.", "kiosk.walkup.", "kiosk.claimed.", "kiosk.looking.", "kiosk.throttled.", "kiosk.no_camera.", "kiosk.failed.", "kiosk.lost.")
+}
+
+// What the page refers to is there, in both languages.
 func TestPageIsSelfContained(t *testing.T) {
-	page := ask(newServer(), "GET", "/", "").Body.String()
-	for _, bad := range []string{`<script>`, `\son[a-z]+\s*=`, `style\s*=`, `<style`, `https?://`, `javascript:`} {
-		if found := regexp.MustCompile("(?i)" + bad).FindString(page); found != "" {
-			t.Errorf("the page has %q", found)
+	for _, target := range []string{"/", "/?lang=ja", "/monitor", "/monitor?lang=ja"} {
+		page := ask(newServer(), "GET", target, "").Body.String()
+		if strings.Contains(page, ">kiosk.") {
+			t.Errorf("%s shows a key", target)
 		}
-	}
-	for _, m := range regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(page, -1) {
-		if strings.HasPrefix(m[1], "/assets/") {
+		for _, m := range regexp.MustCompile(`(?:src|href)="(/(?:ui|kiosk)/[^"#]+)`).FindAllStringSubmatch(page, -1) {
 			if w := ask(newServer(), "GET", m[1], ""); w.Code != http.StatusOK {
 				t.Errorf("%s: %d", m[1], w.Code)
 			}
 		}
 	}
-	script := ask(newServer(), "GET", "/assets/app.js", "").Body.String()
-	for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"} {
-		if strings.Contains(script, bad) {
-			t.Errorf("the script uses %s: names from outside could become markup", bad)
+}
+
+// Every finding that the loop can have has its guidance, and every state of the loop
+// its word.
+func TestEveryFindingIsGuided(t *testing.T) {
+	m := ui.Catalogue(ui.English, "kiosk")
+	for _, f := range []agent.FindingCode{agent.FindingNoFace, agent.FindingSeveralFaces, agent.FindingFaceCut, agent.FindingTooSmall, agent.FindingTooDark,
+		agent.FindingTooBright, agent.FindingBlurred, agent.FindingTurnedAway, agent.FindingFlat, agent.FindingEyesClosed, agent.FindingMouthCovered,
+		agent.FindingEyesCovered, agent.FindingLowScore} {
+		if m["kiosk.guide."+string(f)] == "" {
+			t.Errorf("%s has no guidance", f)
 		}
+	}
+	for _, s := range []watch.State{watch.Idle, watch.Looking, watch.Decided, watch.Waiting, watch.Throttled, watch.NoCamera, watch.OutOfWork, watch.Closed} {
+		if m["kiosk.monitor.state."+string(s)] == "" {
+			t.Errorf("%s has no word", s)
+		}
+	}
+	for _, c := range []kiosk.Code{kiosk.Maintenance, kiosk.ModelMissing, kiosk.DiskFull, kiosk.ClockWrong, kiosk.Offline, kiosk.HubLost} {
+		key := "kiosk.note." + string(c)
+		if c.New().Blocking {
+			key = "kiosk.closed." + string(c) + ".title"
+		}
+		if m[key] == "" {
+			t.Errorf("%s has no words", c)
+		}
+	}
+}
+
+// Conditions reach the pages when they change, whether or not there are frames.
+func TestConditions(t *testing.T) {
+	s := newServer()
+	var mu sync.Mutex // guards now
+	now := []kiosk.Condition{}
+	s.Conditions = func() []kiosk.Condition {
+		mu.Lock()
+		defer mu.Unlock()
+		return now
+	}
+	open := listen(t, serve(t, s))
+	status := func() string {
+		for {
+			if kind, data := open.any(); kind == "status" {
+				return data
+			}
+		}
+	}
+	if got := status(); got != `{"conditions":[]}` {
+		t.Errorf("at first %s", got)
+	}
+	mu.Lock()
+	now = []kiosk.Condition{kiosk.DiskFull.New(), kiosk.HubLost.New()}
+	mu.Unlock()
+	if got := status(); got != `{"conditions":[{"code":"disk_full","blocking":true},{"code":"hub_lost","blocking":false}]}` {
+		t.Errorf("then %s", got)
+	}
+}
+
+// The name of who was let in is said, of nobody else.
+func TestNames(t *testing.T) {
+	s := newServer()
+	s.Names = func(id string) string { return "Name of " + id }
+	address := serve(t, s)
+	for i, status := range []agent.Status{agent.Approved, agent.InReview, agent.Declined} {
+		u := decided(uint64(i+1), "ada")
+		u.Result.Decision.Status = status
+		s.Publish(u)
+	}
+	open := listen(t, address)
+	for range 3 {
+		kind, data := open.next()
+		if named := strings.Contains(data, "Name of ada"); kind != "result" || named != strings.Contains(data, `"Approved"`) {
+			t.Errorf("%s %s", kind, data)
+		}
+	}
+}
+
+func TestLook(t *testing.T) {
+	s := newServer()
+	s.Look = kiosk.Look{Language: "ja", Theme: "dark", Name: "Acme <b>", Logo: []byte(`<svg xmlns="http://www.w3.org/2000/svg"/>`), Attendant: "room 5",
+		PINPad: true, Controller: "Acme KK", Contact: "dpo@acme.example", KeepResults: "30d", KeepFaces: "unlimited"}
+	page := ask(s, "GET", "/", "").Body.String()
+	for _, want := range []string{`lang="ja" data-theme="dark"`, "/kiosk-logo", "Acme &lt;b&gt;", "room 5", "Acme KK", "dpo@acme.example", "30 日間"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if w := ask(s, "GET", "/kiosk-logo", ""); w.Header().Get("Content-Type") != "image/svg+xml" || !strings.Contains(w.Header().Get("Content-Security-Policy"), "sandbox") {
+		t.Errorf("logo: %v", w.Header())
 	}
 }
 
@@ -176,7 +266,7 @@ func TestHost(t *testing.T) {
 		"rebound.example": 421, "rebound.example:8080": 421, "localhost.rebound.example": 421, "127.0.0.1.rebound.example": 421, "": 421, ":8080": 421,
 	} {
 		t.Run(host, func(t *testing.T) {
-			for _, path := range []string{"/", "/status", "/assets/app.js"} {
+			for _, path := range []string{"/", "/status", "/kiosk/kiosk.js"} {
 				if w := ask(newServer(), "GET", path, "", "Host", host); w.Code != want {
 					t.Errorf("%s: %d, want %d", path, w.Code, want)
 				}
@@ -231,7 +321,7 @@ func TestClaim(t *testing.T) {
 			if strings.Contains(w.Body.String(), "secret detail") {
 				t.Errorf("the answer tells too much: %s", w.Body)
 			}
-			checkHeaders(t, w.Header())
+			checkHeaders(t, w.Header(), false)
 		})
 	}
 	t.Run("badges not in use", func(t *testing.T) {
@@ -328,8 +418,18 @@ func listen(tb testing.TB, address string) *stream {
 	return s
 }
 
-// next reads one event.
+// next reads one event that is about the loop.
 func (s *stream) next() (kind, data string) {
+	s.tb.Helper()
+	for {
+		if kind, data = s.any(); kind != "status" && kind != "beat" {
+			return kind, data
+		}
+	}
+}
+
+// any reads one event.
+func (s *stream) any() (kind, data string) {
 	s.tb.Helper()
 	for s.sc.Scan() {
 		field, value, _ := strings.Cut(s.sc.Text(), ": ")

@@ -166,6 +166,13 @@ func (s *Store) Sweep(ctx context.Context, o Sweeping) (Swept, error) {
 	return out, s.trust(now)
 }
 
+// ClockBelieved is nil while the clock is believed; see retention.Believe.
+func (s *Store) ClockBelieved(o Sweeping) error {
+	now := s.opts.Mark()
+	now.At = s.now()
+	return s.believeClock(now, o)
+}
+
 // believeClock judges the clock by what the store knows.
 func (s *Store) believeClock(now throttle.Mark, o Sweeping) error {
 	e := retention.Evidence{Now: now, Built: o.Built, Synced: o.Synced}

@@ -96,3 +96,13 @@ func (a asset) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	_, _ = w.Write(body) // the browser has gone
 }
+
+// PictureType tells the type of a logo from its first bytes: SVG, which Go's detector
+// does not know, or what that finds.
+func PictureType(raw []byte) string {
+	head := raw[:min(len(raw), 512)]
+	if bytes.Contains(head, []byte("<svg")) {
+		return "image/svg+xml"
+	}
+	return http.DetectContentType(head)
+}

@@ -124,6 +124,15 @@ func (p *presentation) task(s State) string {
 	return string(p.evidence.Task())
 }
 
+// progress is the share of the frames needed that are there.
+func (p *presentation) progress() float64 {
+	if p.evidence == nil || p.evidence.Needs() < 1 {
+		return 0
+	}
+	used, _ := p.evidence.Frames()
+	return min(1, float64(used)/float64(p.evidence.Needs()))
+}
+
 func (p *presentation) state(deciding bool) State {
 	switch {
 	case p.evidence == nil:

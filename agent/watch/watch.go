@@ -50,6 +50,7 @@ const (
 	Throttled State = "throttled" // too many failed attempts; Problem says until when
 	NoCamera  State = "no_camera" // the camera gives no frames
 	OutOfWork State = "failed"    // a part failed; nobody is let in
+	Closed    State = "closed"    // nothing is decided now; see Watcher.Closed
 )
 
 // Update is what the loop tells the screen after each frame.
@@ -65,10 +66,12 @@ type Update struct {
 	Findings []agent.Finding `json:"findings,omitempty"`
 	Claim    string          `json:"claim,omitempty"`
 	// Task is what the liveness challenge asks for now: turn_left, turn_right, blink.
-	Task    string        `json:"task,omitempty"`
-	Result  *agent.Result `json:"-"` // set on the frame that was decided
-	Problem string        `json:"problem,omitempty"`
-	RateFPS float64       `json:"rate_fps"` // frames analysed a second
+	Task string `json:"task,omitempty"`
+	// Progress is how much of the evidence that a decision needs is there, 0 to 1.
+	Progress float64       `json:"progress,omitempty"`
+	Result   *agent.Result `json:"-"` // set on the frame that was decided
+	Problem  string        `json:"problem,omitempty"`
+	RateFPS  float64       `json:"rate_fps"` // frames analysed a second
 }
 
 // Settings are the loop's times and counts; see config.Live.
@@ -95,6 +98,9 @@ type Watcher struct {
 	Publish  func(Update) // called from Run's goroutine; must not block
 	Identify bool         // 1:N is enabled
 	Source   string
+	// Closed says that nothing may be decided now; nil: never. Who stands there is looked
+	// at anew when it has ended.
+	Closed func() bool
 
 	mu      sync.Mutex // guards claim and claimed
 	claim   string
@@ -108,6 +114,9 @@ type Watcher struct {
 // Claim notes that the person before the camera says to be this subject. It
 // fails with CodeNotFound for an unknown one.
 func (w *Watcher) Claim(subjectID string) error {
+	if w.closed() {
+		return &agent.Error{Code: agent.CodeUnavailable, Message: "nothing is decided here now", Fix: "use another way in"}
+	}
 	if _, _, err := w.Decider.Subject(subjectID); err != nil {
 		return err
 	}
@@ -157,11 +166,19 @@ func (w *Watcher) Run(ctx context.Context) error {
 		}
 		after = f.Seq
 		w.pace.wait(ctx, w.Settings.MaxRate)
+		if w.closed() {
+			w.settle(ctx, w.p)
+			w.p = presentation{}
+			w.Publish(Update{State: Closed, At: w.Now(), Seq: f.Seq, Width: f.Width, Height: f.Height})
+			continue
+		}
 		if u := w.step(ctx, f); ctx.Err() == nil || u.Result != nil {
 			w.Publish(u) // a part that fails because of the stop is no news
 		}
 	}
 }
+
+func (w *Watcher) closed() bool { return w.Closed != nil && w.Closed() }
 
 func (w *Watcher) next(ctx context.Context, after uint64) (*agent.Frame, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.Settings.Stalled)
@@ -196,7 +213,7 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	}
 	w.fails = 0
 	u.State = w.p.state(w.Identify || u.Claim != "")
-	u.Task = w.p.task(u.State)
+	u.Task, u.Progress = w.p.task(u.State), w.p.progress()
 	if w.p.refused != "" {
 		u.Problem = w.p.refused
 	}

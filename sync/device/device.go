@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,6 +31,7 @@ type Link struct {
 	mu      sync.Mutex // guards session
 	session string
 	process string // random, for Health
+	online  atomic.Bool
 }
 
 // Say tells the hub something: whether it hears is not known. It waits for room on the
@@ -45,6 +47,9 @@ type Part interface {
 	// Run lasts as long as a connection: until ctx is done.
 	Run(ctx context.Context, say Say)
 }
+
+// Online tells whether the hub's broker is connected now.
+func (l *Link) Online() bool { return l.online.Load() }
 
 // healthEvery is how often health is told anew while connected: a broker that lost
 // its store knows it again, and a late will of an old session does not stay.
@@ -73,13 +78,17 @@ func (l *Link) Run(ctx context.Context) error {
 	var session sync.WaitGroup // what runs for the present session
 	c.Up = func(sctx context.Context) {
 		l.Log.Info("connected to the hub's broker")
+		l.online.Store(true)
 		session.Go(func() { l.tellHealth(sctx) })
 		session.Go(func() { l.sendResults(sctx) })
 		for _, p := range l.Parts {
 			session.Go(func() { p.Run(sctx, l.say) })
 		}
 	}
-	c.Down = func(error) { session.Wait() }
+	c.Down = func(error) {
+		l.online.Store(false)
+		session.Wait()
+	}
 	return c.Run(ctx)
 }
 

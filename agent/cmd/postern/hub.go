@@ -279,5 +279,6 @@ func (a *app) sync(ctx context.Context, g *errgroup.Group, st *store.Store) erro
 	if up == nil || err != nil {
 		return err
 	}
+	a.weather.link.Store(up)
 	return up.Run(ctx)
 }

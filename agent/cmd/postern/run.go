@@ -50,12 +50,14 @@ type app struct {
 	cfg     config.Config
 	log     logger
 	withHub bool // run a hub too
+	started bool
+	weather *weather
 }
 
 func (a *app) run(ctx context.Context) error {
 	leanHeap(a.environ)
 	a.recover = true
-	return a.with(ctx, a.cfg, a.log, 1+a.cfg.API.Parallel, func(b *brain, st *store.Store, svc *verify.Service) (err error) {
+	err := a.with(ctx, a.cfg, a.log, 1+a.cfg.API.Parallel, func(b *brain, st *store.Store, svc *verify.Service) (err error) {
 		l, err := net.Listen("tcp", a.cfg.HTTP.Listen)
 		if err != nil {
 			return &agent.Error{Code: agent.CodeUnavailable, Message: "the page cannot be served at " + a.cfg.HTTP.Listen, Err: err,
@@ -67,8 +69,13 @@ func (a *app) run(ctx context.Context) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, cam.Close()) }()
+		a.started = true
 		return a.serve(ctx, b, st, svc, cam, l)
 	})
+	if err != nil && !a.started {
+		return a.showWhy(ctx, err)
+	}
+	return err
 }
 
 // frameSource is a camera, or none.
@@ -96,13 +103,18 @@ func (a *app) frames(ctx context.Context) (frameSource, error) {
 
 func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.Service, cam frameSource, l net.Listener) error {
 	live := a.cfg.Live
+	look, err := kioskLook(a.cfg)
+	if err != nil {
+		return err
+	}
+	a.weather = newWeather(a.cfg, st)
 	w := &watch.Watcher{
-		Frames: cam, Prober: b, Decider: svc, Now: time.Now, Log: a.log, Identify: a.cfg.Identify.Enabled, Source: "camera",
+		Frames: cam, Prober: b, Decider: svc, Now: time.Now, Log: a.log, Identify: a.cfg.Identify.Enabled, Source: "camera", Closed: a.weather.Closed,
 		Settings: watch.Settings{Budget: a.cfg.CaptureTime(), MinFrames: live.MinFrames, MaxFrames: live.MaxFrames, Gone: live.Gone,
 			MaxRate: live.MaxRate, ClaimFor: 5 * a.cfg.CaptureTime(), Stalled: 3 * time.Second},
 	}
 	page := &kiosk.Server{Frames: cam, Results: recent{st}, Claims: w, LiveFPS: a.cfg.HTTP.LiveFPS, Device: a.cfg.Device,
-		Identify: a.cfg.Identify.Enabled, Log: a.log}
+		Identify: a.cfg.Identify.Enabled, Log: a.log, Look: look, Names: nameIn(st), Conditions: a.weather.Conditions}
 	w.Publish = page.Publish
 	if err := svc.Unlocked(); err != nil {
 		a.log.Warn("templates in memory may be written to swap; raise the limit of locked memory, see postern doctor", "err", err)
@@ -136,6 +148,7 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
 	g.Go(func() error { return serveControl(ctx, control, held{a.cfg, st, svc, a.log}) })
 	g.Go(func() error { return a.watch(ctx, w) })
+	g.Go(func() error { return a.weather.run(ctx) })
 	g.Go(func() error { return cs.flow.Run(ctx) })
 	g.Go(func() error { return cs.deliverer.Run(ctx) })
 	g.Go(func() error { return a.keep(ctx, st, svc) })
@@ -173,6 +186,17 @@ func (a *app) watch(ctx context.Context, w *watch.Watcher) error {
 		<-ctx.Done()
 	}
 	return nil
+}
+
+// nameIn finds what to call a subject; a name that cannot be read is not said.
+func nameIn(st *store.Store) func(id string) string {
+	return func(id string) string {
+		s, err := st.Subject(id)
+		if err != nil {
+			return ""
+		}
+		return s.Name
+	}
 }
 
 // recent lends the store's results to the page.

@@ -200,7 +200,7 @@ func TestRunBadge(t *testing.T) {
 
 func TestRunPage(t *testing.T) {
 	s := start(t, append(cameraOf(t, "obama.jpg"), "--data", filepath.Join(t.TempDir(), "store"))...)
-	if code, body := get(t, s.url); code != 200 || !strings.Contains(body, "<title>postern") {
+	if code, body := get(t, s.url); code != 200 || !strings.Contains(body, "<title>Entrance test") {
 		t.Fatalf("page: %d %s", code, body)
 	}
 	resp, err := http.Get(s.url + "events")
