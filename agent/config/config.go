@@ -40,9 +40,10 @@ type Config struct {
 	Hub       Hub       `yaml:"hub"`
 }
 
-// Sync connects this device with a hub. It is off while HubURL is empty.
+// Sync connects this device with a hub. It is off while HubURL is empty and the device
+// has not joined one.
 type Sync struct {
-	HubURL    string `yaml:"hub_url"`    // mqtts://host:8883; mqtt:// on this machine only
+	HubURL    string `yaml:"hub_url"`    // mqtts://host:8883; mqtt:// on this machine only; empty: where "postern join" was told
 	TokenFile string `yaml:"token_file"` // file with the secret that "postern devices add" printed
 	CA        string `yaml:"ca"`         // PEM file with the authority of the hub's certificate; empty: the system's
 }
@@ -50,8 +51,10 @@ type Sync struct {
 // Hub configures "postern hub".
 type Hub struct {
 	Listen  string `yaml:"listen"`   // of the built-in broker
-	TLSCert string `yaml:"tls_cert"` // PEM; without it only this machine can connect
+	TLSCert string `yaml:"tls_cert"` // PEM; empty: a certificate of the hub's own authority
 	TLSKey  string `yaml:"tls_key"`
+	Names   string `yaml:"names"` // of this hub, with commas between, for clients that look at its own authority's certificate by name
+	Plain   bool   `yaml:"plain"` // without TLS, and so without devices' certificates: on this machine only
 
 	BrokerURL    string `yaml:"broker_url"` // another MQTT 3.1.1 broker instead
 	Username     string `yaml:"username"`   // there

@@ -41,6 +41,9 @@ type Options struct {
 	// something in the folder is wrapped by it already, so that it must be there.
 	// Required.
 	Root func(existing bool) (Root, error)
+	// Rewrap is told that the root key was replaced, before the old one goes: what it
+	// seals outside of the store must be sealed anew. nil: there is nothing.
+	Rewrap func(Root) error
 	// AdoptPlain takes over records of a time before there were keys even when
 	// the root key was not made for it.
 	AdoptPlain bool

@@ -82,6 +82,11 @@ func (s *Store) finishRotations(r *Rotation) error {
 			return err
 		}
 	}
+	if s.opts.Rewrap != nil {
+		if err := s.opts.Rewrap(s.root); err != nil {
+			return err
+		}
+	}
 	return s.root.Settle() // only now nothing needs an older root key
 }
 

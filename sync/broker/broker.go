@@ -210,7 +210,13 @@ func (l serverLog) Warnf(f string, v ...any) {
 		l.say(slog.LevelWarn, f, v)
 	}
 }
-func (l serverLog) Errorf(f string, v ...any) { l.say(slog.LevelError, f, v) }
+func (l serverLog) Errorf(f string, v ...any) {
+	level := slog.LevelError
+	if strings.HasPrefix(f, "TLS handshake error") { // anybody can cause one
+		level = slog.LevelDebug
+	}
+	l.say(level, f, v)
+}
 func (l serverLog) Fatalf(f string, v ...any) { l.say(slog.LevelError, f, v) }
 func (l serverLog) Debugf(f string, v ...any) {}
 func (l serverLog) Tracef(f string, v ...any) {}

@@ -36,7 +36,7 @@ type Link struct {
 
 // Say tells the hub something: whether it hears is not known. It waits for room on the
 // connection, and fails where there is none. The header's clock is set.
-type Say func(ctx context.Context, c wire.Channel, h wire.Header, m wire.Message) error
+type Say = func(ctx context.Context, c wire.Channel, h wire.Header, m wire.Message) error
 
 // Part is something else that a device and its hub do with each other.
 type Part interface {

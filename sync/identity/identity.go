@@ -180,6 +180,30 @@ func (i *Identity) Save(path string, root sealer) error {
 	return nil
 }
 
+// Rewrap seals the key of the identity at path, where there is one, under the root key
+// in use, if that has been replaced.
+func Rewrap(path string, root sealer) error {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var f file
+	if err == nil {
+		err = json.Unmarshal(raw, &f)
+	}
+	if err != nil {
+		return err
+	}
+	if _, current, err := root.Unwrap(f.KeySealed, adKey); err != nil || current {
+		return err
+	}
+	i, err := f.open(root)
+	if err != nil {
+		return err
+	}
+	return i.Save(path, root)
+}
+
 // Fingerprint names the device's key.
 func (i *Identity) Fingerprint() string { return Fingerprint(&i.key.PublicKey) }
 

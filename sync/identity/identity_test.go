@@ -88,6 +88,36 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 }
 
+// A root key that is replaced takes the identity along.
+func TestRewrap(t *testing.T) {
+	k, c := join(t, hub(t), "door")
+	id, err := identity.New("door", k, c, identity.Identity{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, r := filepath.Join(t.TempDir(), identity.File), root(t, t.TempDir())
+	if err := identity.Rewrap(path, r); err != nil {
+		t.Errorf("before there is one: %v", err)
+	}
+	if err := id.Save(path, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := identity.Rewrap(path, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := identity.Load(path, r); err != nil || got.Fingerprint() != id.Fingerprint() {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 // An answer for somebody else, or of parts that do not belong together, is none.
 func TestBadAnswers(t *testing.T) {
 	a, stranger := hub(t), hub(t)

@@ -3,7 +3,6 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -21,6 +20,7 @@ import (
 
 	"postern/agent"
 	"postern/agent/store"
+	"postern/sync/authority"
 	"postern/sync/broker"
 	"postern/sync/bus"
 	"postern/sync/bus/mqtt"
@@ -63,10 +63,15 @@ type HubOptions struct {
 	Listen  string            // of the embedded broker; "" uses the broker at URL instead
 	Dialer  *mqtt.Dialer      // for a broker elsewhere; for the embedded one its times only
 	Client  *bus.Client       // its waits may be set
-	TLS     *tls.Config       // of the embedded broker; without it, loopback only
+	TLS     *tls.Config       // of the embedded broker, with a certificate; nil: one of Authority's
+	Plain   bool              // without TLS and without an authority's certificates: loopback only
+	Names   []string          // names and addresses of the hub, for clients that look at its certificate
 	Devices registry.Registry // whom the embedded broker lets in; no folder: anybody of this machine
 	Now     func() time.Time
 	Log     *slog.Logger
+
+	Authority  *authority.Authority // issues certificates; nil: devices have secrets only
+	ServerName string               // set by RunHub: the name in the broker's certificate, where Authority issued it
 
 	Committed func(b hub.Batch, p hub.Position) // see hub.Hub
 
@@ -89,16 +94,23 @@ func RunHub(ctx context.Context, o HubOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	addr, stop, err := o.startBroker()
+	o.serverTLS()
+	b, addr, err := o.startBroker()
 	if err != nil {
 		return err
 	}
-	defer stop()
+	if b != nil {
+		defer b.Close()
+	}
 	c := o.Client
 	if c == nil {
 		c = &bus.Client{}
 	}
-	h := &hub.Hub{Store: st, Bus: c, Now: o.Now, Log: o.Log.With("part", "hub"), Committed: o.Committed}
+	h := &hub.Hub{Store: st, Bus: c, Now: o.Now, Log: o.Log.With("part", "hub"), Committed: o.Committed, On: map[wire.Channel]func(context.Context, hub.Heard){}}
+	kick := kicker(b, o.Log)
+	if o.Authority != nil {
+		(&office{&o, h, kick}).serve()
+	}
 	c.Dialer, c.Log = o.Dialer, o.Log.With("part", "bus")
 	c.Connect = func() bus.Connect {
 		return bus.Connect{ClientID: hubClient, Subscribe: h.Filters(), Handle: h.Handle}
@@ -115,33 +127,52 @@ func RunHub(ctx context.Context, o HubOptions) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.Run(ctx) })
 	g.Go(func() error { return c.Run(ctx) })
+	if o.Devices.Dir != "" {
+		r := &revocations{devices: o.Devices, kick: kick, log: o.Log}
+		g.Go(func() error { return r.run(ctx) })
+	}
 	return g.Wait()
+}
+
+// kicker ends connections with the embedded broker, where there is one.
+func kicker(b *broker.Broker, log *slog.Logger) func(client string) {
+	return func(client string) {
+		if b == nil {
+			return
+		}
+		n, err := b.Kick(client)
+		if err != nil {
+			log.Error("a connection cannot be ended", "client", client, "err", err)
+		}
+		if n > 0 {
+			log.Warn("connection ended: the device may not be connected as it is any more", "client", client)
+		}
+	}
 }
 
 // startBroker starts the embedded broker, where there is one, and sets the address
 // and the login that the hub itself connects with.
-func (o *HubOptions) startBroker() (addr string, stop func(), err error) {
+func (o *HubOptions) startBroker() (b *broker.Broker, addr string, err error) {
 	if o.Dialer == nil {
 		o.Dialer = &mqtt.Dialer{}
 	}
 	if o.Listen == "" {
 		if o.Dialer.URL == "" {
-			return "", nil, &agent.Error{Code: agent.CodeInvalid, Message: "the hub has no broker", Fix: "set hub.listen for the embedded one, or hub.broker_url"}
+			return nil, "", &agent.Error{Code: agent.CodeInvalid, Message: "the hub has no broker", Fix: "set hub.listen for the embedded one, or hub.broker_url"}
 		}
-		return o.Dialer.URL, func() {}, mqtt.CheckURL(o.Dialer.URL)
+		return nil, o.Dialer.URL, mqtt.CheckURL(o.Dialer.URL)
 	}
 	bo, err := o.brokerOptions()
 	if err != nil {
-		return "", nil, err
+		return nil, "", err
 	}
-	b, err := broker.Start(bo)
-	if err != nil {
-		return "", nil, err
+	if b, err = broker.Start(bo); err != nil {
+		return nil, "", err
 	}
 	if o.Dialer.URL == "" {
 		o.Dialer.URL = o.selfURL(b.Addr())
 	}
-	return b.Addr(), b.Close, nil
+	return b, b.Addr(), nil
 }
 
 // brokerOptions refuses to let the network in unguarded.
@@ -171,30 +202,7 @@ func loopback(listen string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// grantLife is how long a device stays connected before it has to log in again, and
-// so how long a revoked one may stay.
-const grantLife = 15 * time.Minute
-
-// authorize lets a device in under its own name, to its own topics, as the client of
-// its own name: another client id would end somebody else's session.
-func (o *HubOptions) authorize(l broker.Login) (broker.Grant, error) {
-	err := o.Devices.Check(l.Username, l.Password)
-	if err == nil && l.ClientID != l.Username {
-		err = &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("device %q came as client %.64q", l.Username, l.ClientID)}
-	}
-	if err != nil {
-		o.Log.Warn("device refused", "err", err)
-		return broker.Grant{}, err
-	}
-	now := time.Now
-	if o.Now != nil {
-		now = o.Now
-	}
-	return broker.Grant{Publish: []string{wire.Up(l.Username, "#")}, Subscribe: []string{wire.Down(l.Username, "#")}, Until: now().Add(grantLife)}, nil
-}
-
-// selfURL is where the hub finds its own broker. With TLS it accepts its own
-// certificate and no other, whatever name that is for.
+// selfURL is where the hub finds its own broker.
 func (o *HubOptions) selfURL(addr string) string {
 	host, port, _ := net.SplitHostPort(addr) // it listens there
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
@@ -203,11 +211,6 @@ func (o *HubOptions) selfURL(addr string) string {
 	if o.TLS == nil {
 		return "mqtt://" + addr
 	}
-	o.Dialer.TLS = &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(cs tls.ConnectionState) error {
-		if len(cs.PeerCertificates) > 0 && bytes.Equal(cs.PeerCertificates[0].Raw, o.TLS.Certificates[0].Certificate[0]) {
-			return nil
-		}
-		return errors.New("this is not the hub's own broker")
-	}}
+	o.Dialer.TLS = o.ownTLS()
 	return "mqtts://" + addr
 }

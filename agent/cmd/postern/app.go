@@ -215,7 +215,7 @@ func (c *cli) storeOptions(cfg config.Config, log *slog.Logger) store.Options {
 	root := c.rootKey(cfg)
 	return store.Options{Recover: c.recover, MaxBytes: cfg.Store.MaxBytes, Dir: cfg.Data, Device: cfg.Device, Tenant: cfg.Tenant, Log: log.With("part", "store"),
 		Root: func(existing bool) (store.Root, error) { return root.Open(existing) }, AdoptPlain: cfg.Keys.AdoptPlain,
-		Witness: cfg.KeyDir(), Actor: actor(), RequireConsent: cfg.Enrol.RequireConsent}
+		Witness: cfg.KeyDir(), Actor: actor(), RequireConsent: cfg.Enrol.RequireConsent, Rewrap: rewrap(cfg)}
 }
 
 // actor names who runs this process, for the audit log.

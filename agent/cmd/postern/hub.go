@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +22,7 @@ import (
 	"postern/sync/bus/mqtt"
 	"postern/sync/device"
 	"postern/sync/hub"
+	"postern/sync/identity"
 	"postern/sync/registry"
 	"postern/sync/uplink"
 	"postern/sync/wire"
@@ -35,15 +36,16 @@ func (c *cli) hubCmd() *cobra.Command {
 agents that they may forget theirs when it has them on disk. An MQTT broker is
 built in (hub.listen); hub.broker_url uses another one instead.
 
-Agents log in with their device name and a secret from "postern devices add".`,
-		Example: "  postern hub --data /var/lib/postern-hub --set hub.listen=0.0.0.0:8883 \\\n    --set hub.tls_cert=hub.pem --set hub.tls_key=hub.key",
+Agents join with what "postern devices claim" prints. The hub has an authority of its own
+that certifies them, and itself where hub.tls_cert is not set.`,
+		Example: "  postern hub --data /var/lib/postern-hub --set hub.listen=0.0.0.0:8883",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.settings()
 			if err != nil {
 				return err
 			}
-			o, err := hubOptions(cfg, c.logger(cfg, false))
+			o, err := c.hubOptions(cfg, c.logger(cfg, false))
 			if err != nil {
 				return err
 			}
@@ -54,8 +56,13 @@ Agents log in with their device name and a secret from "postern devices add".`,
 }
 
 // hubOptions turns settings into those of a hub.
-func hubOptions(cfg config.Config, log logger) (fleet.HubOptions, error) {
+func (c *cli) hubOptions(cfg config.Config, log logger) (fleet.HubOptions, error) {
 	o := fleet.HubOptions{Data: cfg.Data, Listen: cfg.Hub.Listen, Devices: devices(cfg), Log: log}
+	var err error
+	if o.Authority, err = c.authority(cfg); err != nil {
+		return o, err
+	}
+	o.Plain, o.Names = cfg.Hub.Plain, strings.FieldsFunc(cfg.Hub.Names, func(r rune) bool { return r == ',' || r == ' ' })
 	if cfg.Hub.BrokerURL != "" {
 		password, err := secret(cfg.Hub.PasswordFile, "hub.password_file")
 		if err != nil {
@@ -65,7 +72,7 @@ func hubOptions(cfg config.Config, log logger) (fleet.HubOptions, error) {
 		return o, nil
 	}
 	if cfg.Hub.TLSCert == "" {
-		return o, nil // fleet.RunHub accepts that on loopback only
+		return o, nil // one of its own authority
 	}
 	cert, err := tls.LoadX509KeyPair(cfg.Hub.TLSCert, cfg.Hub.TLSKey)
 	if err != nil {
@@ -94,12 +101,12 @@ func secret(path, setting string) (string, error) {
 func (c *cli) devicesCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "devices",
-		Short: "Whom the hub lets in: add, list, revoke",
+		Short: "Whom the hub lets in: claim, approve, list, group, revoke",
 		Long:  "Say on the hub's data folder which devices belong to the fleet. The hub may run meanwhile.",
 		Args:  args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.devicesAddCmd(), c.devicesListCmd(), c.devicesRevokeCmd())
+	cmd.AddCommand(c.devicesClaimCmd(), c.devicesApproveCmd(), c.devicesListCmd(), c.devicesGroupCmd(), c.devicesRevokeCmd(), c.devicesLogCmd(), c.devicesAddCmd(), c.devicesCACmd())
 	return cmd
 }
 
@@ -107,8 +114,9 @@ func (c *cli) devicesAddCmd() *cobra.Command {
 	var group string
 	cmd := &cobra.Command{
 		Use:   "add NAME",
-		Short: "Let a device in, and print its secret once",
-		Long: `Let a device in. Its secret is printed once and not kept; on the device, put it into
+		Short: "Let a device in with a secret instead of a certificate",
+		Long: `Let a device in with a secret instead of a certificate: for clients of your own, and for
+brokers that do not know certificates. Devices join with "postern devices claim". The secret is printed once and not kept; on the device, put it into
 a file and name that with sync.token_file. Adding a device again voids the old secret.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, a []string) error {
@@ -147,18 +155,13 @@ func (c *cli) devicesListCmd() *cobra.Command {
 }
 
 func deviceTable(list []registry.Device) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tGROUP\tADDED\tREVOKED")
-	for _, d := range list {
-		revoked := "-"
-		if d.RevokedAt != nil {
-			revoked = d.RevokedAt.Format(time.RFC3339)
+	return table("NAME\tGROUP\tSTANDING\tCERTIFICATE UNTIL\tADDED", len(list), func(i int) string {
+		d, until := list[i], "-"
+		if d.Certificate != nil {
+			until = d.Certificate.NotAfter.Local().Format(time.DateTime)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Name, orDash(d.Group), d.AddedAt.Format(time.RFC3339), revoked)
-	}
-	w.Flush()
-	return b.String()
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", d.Name, orDash(d.Group), standing(d), until, d.AddedAt.Local().Format(time.DateTime))
+	})
 }
 
 func orDash(s string) string {
@@ -172,8 +175,9 @@ func (c *cli) devicesRevokeCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NAME",
 		Short: "Shut a device out",
-		Long:  "Shut a device out: it cannot connect any more, and a connection that it has ends within 15 minutes.",
-		Args:  args(cobra.ExactArgs(1)),
+		Long: `Shut a device out: it cannot connect any more, and a running hub ends its connection
+within a second. With another broker than the built-in one that is the broker's business.`,
+		Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, a []string) error {
 			cfg, err := c.settings()
 			if err != nil {
@@ -191,11 +195,19 @@ func (c *cli) devicesRevokeCmd() *cobra.Command {
 type login struct {
 	url, name, secret string
 	roots             *x509.CertPool
+	renewer           *identity.Renewer // for a device that has joined; then the secret does not count
 }
+
+func (l login) tls() *tls.Config { return &tls.Config{RootCAs: l.roots} }
 
 // login is what the settings say.
 func (a *app) login() (login, error) {
 	s := a.cfg.Sync
+	if s.TokenFile == "" {
+		if l, err := a.joined(); l != nil || err != nil {
+			return *cmp.Or(l, &login{}), err
+		}
+	}
 	if s.HubURL == "" {
 		return login{}, nil
 	}
@@ -204,7 +216,7 @@ func (a *app) login() (login, error) {
 		return login{}, err
 	}
 	roots, err := authorities(s.CA)
-	return login{s.HubURL, a.cfg.Device, token, roots}, err
+	return login{url: s.HubURL, name: a.cfg.Device, secret: token, roots: roots}, err
 }
 
 // link is the agent's way to its hub; nil where there is none.
@@ -218,9 +230,17 @@ func (a *app) link(st *store.Store, l login) (*device.Link, error) {
 	log := a.log.With("part", "sync")
 	return &device.Link{
 		Device: l.name, Version: version, Log: log,
-		Dialer: &mqtt.Dialer{URL: l.url, Username: l.name, Password: l.secret, TLS: &tls.Config{RootCAs: l.roots}},
+		Dialer: l.dialer(), Parts: l.parts(),
 		Uplink: &uplink.Uplink{Outbox: fleet.Outbox(st), Log: log},
 	}, nil
+}
+
+// parts are what else goes over the link.
+func (l login) parts() (out []device.Part) {
+	if l.renewer != nil {
+		out = append(out, l.renewer)
+	}
+	return out
 }
 
 // startHub runs a hub beside the agent in g, and gives the agent's way to it. Its
