@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 	"sync/atomicfile":      {},
 	"sync/authority":       {"agent", "sync/atomicfile"},
 	"sync/identity":        {"agent", "sync/atomicfile", "sync/wire", "github.com/google/uuid"},
+	"sync/downlink":        {"agent", "sync/wire", "sync/bus", "sync/device", "github.com/google/uuid"},
 	"sync/registry":        {"agent", "sync/atomicfile", "sync/wire"},
 	"sync/broker":          {"agent", "sync/wire", "github.com/nats-io/nats-server/v2/...", "github.com/nats-io/nats.go", "github.com/nats-io/jwt/v2", "github.com/nats-io/nkeys"},
 	"sync/hub":             {"agent", "sync/wire", "sync/bus"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -215,6 +216,20 @@ func (s *Store) markUnlisted(tx *bolt.Tx) error {
 	return bucket(tx, bucketMeta).Put([]byte(keySweep), []byte{1})
 }
 
+// Departing lists the ids of people whom the present full listing has not named so far;
+// with all those of everybody who is here because of a hub.
+func (s *Store) Departing(all bool) (ids []string, err error) {
+	err = s.view(s.templates, func(tx *bolt.Tx) error {
+		return bucket(tx, bucketManaged).ForEach(func(_, v []byte) error {
+			if all || v[0] == unlisted {
+				ids = append(ids, string(v[1:]))
+			}
+			return nil
+		})
+	})
+	return ids, err
+}
+
 func (s *Store) sweeping() (yes bool) {
 	err := s.view(s.templates, func(tx *bolt.Tx) error {
 		yes = bucket(tx, bucketMeta).Get([]byte(keySweep)) != nil
@@ -391,4 +406,43 @@ func dropNotFound(err error) error {
 		return nil
 	}
 	return err
+}
+
+// HubKey is the Ed25519 key of the hub that this device believes; nil: none yet.
+func (s *Store) HubKey() (key []byte, err error) {
+	err = s.view(s.templates, func(tx *bolt.Tx) error {
+		key = bytes.Clone(bucket(tx, bucketMeta).Get([]byte(keyHub)))
+		return nil
+	})
+	return key, err
+}
+
+// PinHub makes a key the only one that is believed. Another one must be unpinned with nil.
+func (s *Store) PinHub(key []byte) error {
+	return s.update(s.templates, func(tx *bolt.Tx) error {
+		b := bucket(tx, bucketMeta)
+		if key == nil {
+			return b.Delete([]byte(keyHub))
+		}
+		return b.Put([]byte(keyHub), key)
+	})
+}
+
+// HeardHub notes that the hub has answered now.
+func (s *Store) HeardHub() error {
+	return s.update(s.templates, func(tx *bolt.Tx) error {
+		return setNumber(bucket(tx, bucketMeta), keyHeard, uint64(max(0, s.now().UnixMicro())))
+	})
+}
+
+// HubHeard is when the hub answered last; the zero time: never.
+func (s *Store) HubHeard() (at time.Time, err error) {
+	err = s.view(s.templates, func(tx *bolt.Tx) error {
+		n, err := number(bucket(tx, bucketMeta), keyHeard)
+		if n > 0 {
+			at = time.UnixMicro(int64(n)).UTC()
+		}
+		return err
+	})
+	return at, err
 }

@@ -72,6 +72,9 @@ func (s *Store) OpenFeed() error {
 				return err
 			}
 		}
+		if _, err := s.nextStamp(tx, 0); err != nil { // so that no version is 0, which is nothing at all
+			return err
+		}
 		return bucket(tx, bucketSubjects).ForEach(func(k, _ []byte) error { return s.touch(tx, changeSubject+string(k)) })
 	})
 	if err == nil && s.FleetKey() == nil {
@@ -167,6 +170,15 @@ func (s *Store) FeedPosition() (p Position, err error) {
 	return p, err
 }
 
+// Stamp is that of a version of desired state, nil when it is not known any more.
+func (s *Store) Stamp(version uint64) (stamp []byte, err error) {
+	err = s.view(s.templates, func(tx *bolt.Tx) error {
+		stamp = bytes.Clone(bucket(tx, bucketStamps).Get(seqKey(version)))
+		return nil
+	})
+	return stamp, err
+}
+
 // Stamped tells whether desired state has ever been at a position, as far as is known.
 func (s *Store) Stamped(p Position) (ok bool, err error) {
 	err = s.view(s.templates, func(tx *bolt.Tx) error {
@@ -220,6 +232,33 @@ func (s *Store) Changes(after uint64, limit int) (out []Change, to Position, err
 		return nil
 	})
 	return out, to, err
+}
+
+// ToldErasure is an erasure with the version of desired state that tells of it.
+type ToldErasure struct {
+	Erasure
+	Change uint64
+}
+
+// FeedErasures lists all erasures, oldest first.
+func (s *Store) FeedErasures() ([]ToldErasure, error) {
+	out := []ToldErasure{}
+	err := s.view(s.templates, func(tx *bolt.Tx) error {
+		return bucket(tx, bucketChanges).ForEach(func(k, v []byte) error {
+			tag, ok := strings.CutPrefix(string(v), changeErased)
+			if !ok {
+				return nil
+			}
+			e, err := s.fleetErasure(tx, tag)
+			if err != nil {
+				return err
+			}
+			n, err := parseSeq(k)
+			out = append(out, ToldErasure{e, n})
+			return err
+		})
+	})
+	return out, err
 }
 
 func (s *Store) change(tx *bolt.Tx, k []byte, what string) (Change, error) {

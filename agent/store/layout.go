@@ -63,6 +63,8 @@ const (
 	keyFeed    = "feed"          // templates.db of a hub: the newest version of desired state
 	keyDesired = "desired"       // templates.db of a device: the version that it has, and its stamp
 	keyFloor   = "desired_floor" // templates.db of a device: the newest version that a hub has told it of
+	keyHub     = "hub_key"       // templates.db of a device: the Ed25519 key of its hub
+	keyHeard   = "hub_heard"     // templates.db of a device: when the hub answered last
 	keySweep   = "desired_sweep" // templates.db of a device: a full listing is under way
 
 	keyResults = "results" // results.db: how many there are

@@ -121,6 +121,22 @@ func (s *Service) Change(id string, fn func() error) error {
 	return err
 }
 
+// ChangeMany is Change for several subjects at once.
+func (s *Service) ChangeMany(ids []string, fn func() error) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	for _, id := range ids {
+		s.gallery.remove(id)
+	}
+	err := fn()
+	for _, id := range ids {
+		if back := s.reload(id); back != nil && agent.ErrorCode(back) != agent.CodeNotFound {
+			err = errors.Join(err, fmt.Errorf("templates of a subject stay unused until restart: %w", back))
+		}
+	}
+	return err
+}
+
 // mayCompare reports whether a subject's templates may be used now.
 func (s *Service) mayCompare(id string) bool {
 	sub, err := s.store.Subject(id)

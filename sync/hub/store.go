@@ -73,6 +73,12 @@ type Store interface {
 	PutHealth(h Health) error
 	// Healths lists the last health of every device, by name.
 	Healths() ([]Health, error)
+	// PutFollowed keeps how far a device has followed desired state.
+	PutFollowed(f Followed) error
+	// Followed gives it back; the zero value for a device that never has.
+	Followed(device string) (Followed, error)
+	// Followeds lists that of every device, by name.
+	Followeds() ([]Followed, error)
 	// Close closes the store; closing twice is allowed.
 	Close() error
 }

@@ -25,11 +25,14 @@ const (
 	TypeResponse
 	TypeJoin
 	TypeCertificate
+
+	TypeApplied Type = 16
+	TypeErased  Type = 17
 )
 
 var typeNames = [...]string{TypeResults: "results", TypeAck: "ack", TypeHealth: "health", TypeTelemetry: "telemetry",
 	TypeCheckpoint: "checkpoint", TypeHint: "hint", TypePull: "pull", TypeDelta: "delta", TypeCommand: "command", TypeResponse: "response",
-	TypeJoin: "join", TypeCertificate: "certificate"}
+	TypeJoin: "join", TypeCertificate: "certificate", TypeApplied: "applied", TypeErased: "erased"}
 
 // String names the type for logs.
 func (t Type) String() string {
@@ -66,6 +69,10 @@ func (t Type) empty() Message {
 		return &Join{}
 	case TypeCertificate:
 		return &Certificate{}
+	case TypeApplied:
+		return &Applied{}
+	case TypeErased:
+		return &Erased{}
 	}
 	return nil
 }
@@ -144,6 +151,9 @@ type Hint struct {
 type Pull struct {
 	Have     uint64 `cbor:"1,keyasint"`
 	MaxBytes uint32 `cbor:"2,keyasint,omitempty"` // of an answer; 0: MaxMessage
+	Stamp    []byte `cbor:"3,keyasint,omitempty"` // of the version Have
+	Floor    uint64 `cbor:"4,keyasint,omitempty"` // the newest version that the device has heard of: it accepts no older head
+	SealTo   []byte `cbor:"5,keyasint,omitempty"` // the device's X25519 public key, for what is about people
 }
 
 // Delta answers a Pull. Changes is the encoding of a Changes: it is signed as the
@@ -162,6 +172,12 @@ type Changes struct {
 	Full   bool   `cbor:"4,keyasint,omitempty"`
 	More   bool   `cbor:"5,keyasint,omitempty"` // newer changes exist: pull again
 	Items  []Item `cbor:"6,keyasint,omitempty"`
+
+	Enc       []byte `cbor:"7,keyasint,omitempty"`  // HPKE's encapsulated key, where bodies are sealed
+	FromStamp []byte `cbor:"8,keyasint,omitempty"`  // of From
+	ToStamp   []byte `cbor:"9,keyasint,omitempty"`  // of To
+	Head      uint64 `cbor:"10,keyasint,omitempty"` // the newest version that the hub has
+	Re        string `cbor:"11,keyasint,omitempty"` // the id of the pull that this answers, signed with the rest
 }
 
 // Item is one thing of the desired state.
@@ -241,7 +257,13 @@ func (c *Checkpoint) check() error {
 }
 
 func (h *Hint) check() error { return checkSeq(h.Version) }
-func (p *Pull) check() error { return checkSeq(p.Have) }
+
+func (p *Pull) check() error {
+	if n := len(p.SealTo); n != 0 && n != sealSize {
+		return fmt.Errorf("a key of %d bytes to seal to", n)
+	}
+	return errors.Join(checkSeq(p.Have), checkSeq(p.Floor), atMost("stamp", len(p.Stamp), StampSize))
+}
 
 func (d *Delta) check() error {
 	if len(d.Changes) == 0 || len(d.Sig) != 64 {
@@ -283,8 +305,10 @@ func (c *Changes) check() error {
 	switch {
 	case !ValidDevice(c.Device):
 		return fmt.Errorf("device name %s", quote(c.Device))
-	case c.To < c.From && !c.Full || c.To > maxSeq:
+	case c.To < c.From && !c.Full || c.To > maxSeq || c.Head > maxSeq:
 		return fmt.Errorf("versions %d to %d", c.From, c.To)
+	case len(c.Enc) != 0 && len(c.Enc) != sealSize || len(c.FromStamp) > StampSize || len(c.ToStamp) > StampSize || len(c.Re) > 36:
+		return errors.New("a key, a stamp or an id is too long")
 	}
 	for _, it := range c.Items {
 		if err := errors.Join(checkName("collection", it.Collection), atMost("key", len(it.Key), 2*maxName)); err != nil {

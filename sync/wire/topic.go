@@ -19,6 +19,8 @@ const (
 	ChanResponse   Channel = "rsp"  // Response
 	ChanJoin       Channel = "join" // Join with a claim; the only thing that a device without a certificate may say
 	ChanRenew      Channel = "csr"  // Join without one
+	ChanApplied    Channel = "apl"  // Applied
+	ChanErased     Channel = "era"  // Erased; also what the hub says back
 )
 
 // What a hub says, under fm/dn/<device>/.

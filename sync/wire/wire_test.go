@@ -90,6 +90,10 @@ func messages(tb testing.TB) map[string]wire.Message {
 		"join":        &wire.Join{Claim: "secret", Request: []byte{48, 1}},
 		"certificate": &wire.Certificate{Leaf: []byte{48, 2}, Authority: []byte{48, 3}, HubKey: make([]byte, 32), ServerName: "postern-hub"},
 		"response":    &wire.Response{Values: map[string]wire.Raw{"done": raw(tb, true)}},
+		"pull-all":    &wire.Pull{Have: 55, Stamp: make([]byte, 8), Floor: 60, SealTo: make([]byte, 32)},
+		"applied": &wire.Applied{At: wire.Position{Version: 57, Stamp: make([]byte, 8)},
+			Refused: []wire.RefusedItem{{Collection: wire.CollPeople, Key: "00", Code: "conflict", Text: "there is a legal hold"}}},
+		"erased": &wire.Erased{Erasures: []wire.Erasure{{Tag: make([]byte, 16), Version: 9, At: 1764000000000000}}},
 	}
 }
 

@@ -75,10 +75,20 @@ type HubOptions struct {
 
 	Committed func(b hub.Batch, p hub.Position) // see hub.Hub
 
+	// People is the hub's own store: who is enrolled in it, is at the devices; who is
+	// erased, nowhere. nil: devices are told nothing.
+	People *store.Store
+	// Record is the hub's store, opened by OpenRecord and closed by the caller; nil: the
+	// one in Data.
+	Record hub.Store
+
 	// Started is called when the hub has its first connection with the broker at addr:
 	// from now on nothing that a device says goes unheard.
 	Started func(addr string)
 }
+
+// OpenRecord opens the hub's store in its data folder.
+func OpenRecord(dir string) (hub.Store, error) { return boltstore.Open(dir) }
 
 // hubClient is the client id of the hub. No device's name has upper case, so it is
 // nobody else's; nats-server refuses dots.
@@ -89,11 +99,13 @@ func RunHub(ctx context.Context, o HubOptions) (err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	st, err := boltstore.Open(o.Data)
-	if err != nil {
-		return err
+	st := o.Record
+	if st == nil {
+		if st, err = OpenRecord(o.Data); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, st.Close()) }()
 	}
-	defer func() { err = errors.Join(err, st.Close()) }()
 	o.serverTLS()
 	b, addr, err := o.startBroker()
 	if err != nil {
@@ -111,6 +123,10 @@ func RunHub(ctx context.Context, o HubOptions) (err error) {
 	if o.Authority != nil {
 		(&office{&o, h, kick}).serve()
 	}
+	down, err := o.downlink(h)
+	if err != nil {
+		return err
+	}
 	c.Dialer, c.Log = o.Dialer, o.Log.With("part", "bus")
 	c.Connect = func() bus.Connect {
 		return bus.Connect{ClientID: hubClient, Subscribe: h.Filters(), Handle: h.Handle}
@@ -123,8 +139,14 @@ func RunHub(ctx context.Context, o HubOptions) (err error) {
 	c.Up = func(context.Context) {
 		o.Log.Info("hub connected to the broker", "broker", addr)
 		started()
+		if down != nil {
+			down.Hello()
+		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	if down != nil {
+		g.Go(func() error { return down.Run(ctx) })
+	}
 	g.Go(func() error { return h.Run(ctx) })
 	g.Go(func() error { return c.Run(ctx) })
 	if o.Devices.Dir != "" {
@@ -148,6 +170,22 @@ func kicker(b *broker.Broker, log *slog.Logger) func(client string) {
 			log.Warn("connection ended: the device may not be connected as it is any more", "client", client)
 		}
 	}
+}
+
+// downlink is nil where there is nothing to tell devices.
+func (o *HubOptions) downlink(h *hub.Hub) (*hub.Downlink, error) {
+	if o.People == nil {
+		return nil, nil
+	}
+	log := o.Log.With("part", "downlink")
+	d := &hub.Downlink{Desired: desired{o.People, o.Authority, log}, Store: h.Store, Members: members{o.Devices, h.Store}, Say: h.Say, Now: o.Now, Log: log}
+	if h.On == nil {
+		h.On = map[wire.Channel]func(context.Context, hub.Heard){}
+	}
+	for _, c := range hub.DownlinkChannels() {
+		h.On[c] = d.Heard
+	}
+	return d, o.People.OpenFeed()
 }
 
 // startBroker starts the embedded broker, where there is one, and sets the address

@@ -16,13 +16,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"postern/agent"
-	"postern/agent/keys"
 	"postern/agent/store"
 	"postern/sync/bus"
 	"postern/sync/bus/bustest"
 	"postern/sync/bus/mqtt"
 	"postern/sync/device"
+	"postern/sync/downlink"
 	"postern/sync/hub"
 	"postern/sync/hub/boltstore"
 	"postern/sync/uplink"
@@ -33,6 +35,8 @@ import (
 // random, on connections that are cut, stuck, slow and doubled. In the end every
 // decision that was durable on a device is at the hub, exactly once, under its own
 // number; and at no time has a device forgotten one that the hub had not committed.
+// Meanwhile the hub enrols people, and hub and agents erase some: in the end every device
+// knows exactly whom the hub knows, and nobody who was erased is anywhere.
 //
 // Rounds: POSTERN_ORACLE_ROUNDS, 25 by default; "make oracle" runs 1,000.
 
@@ -73,25 +77,78 @@ func quickClient() *bus.Client {
 func (c child) play() error {
 	ctx := context.Background() // the end is always kill
 	if c.Role == "hub" {
-		return RunHub(ctx, HubOptions{Data: c.Dir, Listen: c.Listen, Dialer: quickDialer(c.URL), Client: quickClient()})
+		people, err := openFolder(c.people(), "hub")
+		if err != nil {
+			return err
+		}
+		if !c.Quiet {
+			go c.enrol(people)
+		}
+		return RunHub(ctx, HubOptions{Data: c.Dir, Listen: c.Listen, Dialer: quickDialer(c.URL), Client: quickClient(), People: people})
 	}
 	st, err := c.openStore()
 	if err != nil {
 		return err
 	}
 	up := &uplink.Uplink{Outbox: Outbox(st), Resend: 700 * time.Millisecond, Poll: 20 * time.Millisecond}
-	l := &device.Link{Device: c.Device, Version: "test", Dialer: quickDialer(c.URL), Uplink: up, Client: quickClient()}
+	l := &device.Link{Device: c.Device, Version: "test", Dialer: quickDialer(c.URL), Uplink: up, Client: quickClient(),
+		Parts: []device.Part{&downlink.Downlink{Device: c.Device, Store: Follower(st, nil), Retry: 700 * time.Millisecond}}}
 	if !c.Quiet {
+		go c.erase(st)
 		go c.decide(st, up)
 	}
 	return l.Run(ctx)
 }
 
+// people is the folder of whom the hub knows.
+func (c child) people() string { return c.Dir + "-people" }
+
+// enrol enrols people at the hub, under ids that nobody ever has again, and erases some.
+func (c child) enrol(st *store.Store) {
+	for {
+		id := uuid.NewString()
+		e := make(agent.Embedding, 128)
+		e[rand.IntN(len(e))] = 1
+		_, _, err := st.Enrol(store.Enrolment{Subject: agent.Subject{ID: id}, Templates: []agent.Template{{ModelID: "m", Space: "s", Embedding: e}}})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "enrol:", err)
+			os.Exit(1)
+		}
+		fmt.Printf("enrolled %s\n", id)
+		if rand.IntN(2) == 0 {
+			eraseOne(st)
+		}
+		time.Sleep(time.Duration(20+rand.IntN(100)) * time.Millisecond)
+	}
+}
+
+// erase erases people on a device.
+func (c child) erase(st *store.Store) {
+	for {
+		time.Sleep(time.Duration(100+rand.IntN(500)) * time.Millisecond)
+		eraseOne(st)
+	}
+}
+
+// eraseOne erases somebody, and says so before and after.
+func eraseOne(st *store.Store) {
+	subs, err := st.Subjects(uuid.NewString()[:2], 1)
+	if err != nil || len(subs) == 0 {
+		return
+	}
+	id := subs[0].ID
+	fmt.Printf("erasing %s\n", id)
+	if _, _, err := st.Erase(id, ""); err == nil {
+		fmt.Printf("erased %s\n", id)
+	} else if agent.ErrorCode(err) != agent.CodeNotFound { // another was quicker
+		fmt.Fprintln(os.Stderr, "erase:", err)
+		os.Exit(1)
+	}
+}
+
 // openStore opens the agent's data folder, with its key in a folder beside it.
 func (c child) openStore() (*store.Store, error) {
-	root := keys.Options{Kind: keys.File, Dir: c.Dir + ".keys"}
-	return store.Open(store.Options{Dir: c.Dir, Device: c.Device,
-		Root: func(existing bool) (store.Root, error) { return root.Open(existing) }})
+	return openFolder(c.Dir, c.Device)
 }
 
 // decide makes decisions, and tells of each one when it is durable.
@@ -135,6 +192,7 @@ type fleetUnderTest struct {
 
 	mu      sync.Mutex // guards durable
 	durable map[string]string
+	people  map[string]string // id to the last that was said of it: enrolled, erasing, erased
 }
 
 func (f *fleetUnderTest) start(c child) *process {
@@ -155,11 +213,13 @@ func (f *fleetUnderTest) start(c child) *process {
 	}
 	p.read.Go(func() {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
+			f.mu.Lock()
 			if key, id, ok := parseDurable(c.Device, lines.Text()); ok {
-				f.mu.Lock()
 				f.durable[key] = id
-				f.mu.Unlock()
+			} else if w := strings.Fields(lines.Text()); len(w) == 2 && len(w[1]) == 36 && f.people[w[1]] != "erased" {
+				f.people[w[1]] = w[0]
 			}
+			f.mu.Unlock()
 		}
 	})
 	return p
@@ -186,7 +246,7 @@ func (f *fleetUnderTest) again(p *process) *process { p.kill(); return f.start(p
 func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 
 func newFleet(t *testing.T, agents int, external bool) *fleetUnderTest {
-	f := &fleetUnderTest{T: t, dir: t.TempDir(), port: bustest.FreePort(t), durable: map[string]string{}}
+	f := &fleetUnderTest{T: t, dir: t.TempDir(), port: bustest.FreePort(t), durable: map[string]string{}, people: map[string]string{}}
 	addr := fmt.Sprintf("127.0.0.1:%d", f.port)
 	h := child{Role: "hub", Dir: filepath.Join(f.dir, "hub"), Listen: addr}
 	if external {
@@ -306,6 +366,86 @@ func oracle(t *testing.T, external bool) {
 	t.Logf("seed %d, %d rounds: %v", seed, n, counts)
 	f.drain()
 	f.compare(true)
+	f.settle()
+}
+
+// settle lets desired state arrive, and compares it.
+func (f *fleetUnderTest) settle() {
+	f.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		f.hub = f.start(f.hub.c)
+		for i, p := range f.agents {
+			f.agents[i] = f.start(p.c)
+		}
+		time.Sleep(3 * time.Second)
+		wrong := f.comparePeople()
+		if len(wrong) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			f.Errorf("after two minutes of peace: %q", wrong[:min(10, len(wrong))])
+			return
+		}
+	}
+}
+
+// comparePeople kills everybody and says what is not as it should be.
+func (f *fleetUnderTest) comparePeople() (wrong []string) {
+	f.Helper()
+	for _, p := range append(f.agents, f.hub) {
+		p.kill()
+	}
+	ids := func(dir, name string) map[string]bool {
+		st, err := openFolder(dir, name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		defer st.Close()
+		out := map[string]bool{}
+		for after := ""; ; {
+			page, err := st.Subjects(after, 1000)
+			if err != nil {
+				f.Fatal(err)
+			}
+			for _, s := range page {
+				out[s.ID], after = true, s.ID
+			}
+			if len(page) < 1000 {
+				return out
+			}
+		}
+	}
+	at := ids(f.hub.c.people(), "hub")
+	gone := 0
+	for id, said := range f.people {
+		if said == "enrolled" && !at[id] {
+			wrong = append(wrong, id+" was enrolled and is not at the hub")
+		}
+		if said == "erased" {
+			gone++
+			if at[id] {
+				wrong = append(wrong, id+" was erased and is at the hub")
+			}
+		}
+	}
+	for _, p := range f.agents {
+		here := ids(p.c.Dir, p.c.Device)
+		for id := range here {
+			if !at[id] || f.people[id] == "erased" {
+				wrong = append(wrong, fmt.Sprint(id, " is at ", p.c.Device, " and not at the hub; ", f.people[id]))
+			}
+		}
+		for id := range at {
+			if !here[id] {
+				wrong = append(wrong, id+" is at the hub and not at "+p.c.Device)
+			}
+		}
+	}
+	if len(wrong) == 0 {
+		f.Logf("%d people are at the hub and at every device, %d were erased and are nowhere", len(at), gone)
+	}
+	return wrong
 }
 
 // drain lets everything arrive, without further decisions.
@@ -315,6 +455,7 @@ func (f *fleetUnderTest) drain() {
 		p.c.Quiet = true
 		f.agents[i] = f.again(p)
 	}
+	f.hub.c.Quiet = true
 	f.hub = f.again(f.hub)
 	want := map[string]uint64{}
 	for i, p := range f.agents { // what is durable, known while nobody holds the folder

@@ -13,7 +13,6 @@ import (
 	"postern/agent"
 	"postern/agent/config"
 	"postern/agent/liveness"
-	"postern/agent/store"
 	"postern/agent/verify"
 	"postern/camera"
 )
@@ -51,7 +50,7 @@ off.`,
 			if err != nil {
 				return err
 			}
-			return c.with(cmd.Context(), cfg, c.logger(cfg, true), 1, func(b *brain, _ *store.Store, svc *verify.Service) error {
+			return c.withService(cmd.Context(), func(b *brain, svc *verify.Service) error {
 				if live {
 					if frames, err = c.capture(cmd.Context(), cfg, b, shots); err != nil {
 						return err

@@ -64,6 +64,7 @@ person stay until their own retention ends.`,
 			return nil
 		},
 	}
+	cmd.AddCommand(c.eraseStatusCmd())
 	cmd.Flags().BoolVar(&prove, "prove", false, "rotate and compact at once, and show that nothing is left in any file")
 	return cmd
 }

@@ -15,6 +15,7 @@ import (
 	"postern/agent/config"
 	"postern/agent/store"
 	"postern/agent/verify"
+	"postern/sync/hub"
 )
 
 // held is a data folder that this process holds. svc is nil where only the store is
@@ -24,6 +25,8 @@ type held struct {
 	st  *store.Store
 	svc *verify.Service
 	log logger
+
+	record hub.Store // a hub's; nil where it is not open
 }
 
 // change runs fn, which erases a subject or changes whether it may be used, so that

@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -19,8 +21,10 @@ import (
 	"postern/agent/cmd/fleet"
 	"postern/agent/config"
 	"postern/agent/store"
+	"postern/agent/verify"
 	"postern/sync/bus/mqtt"
 	"postern/sync/device"
+	"postern/sync/downlink"
 	"postern/sync/hub"
 	"postern/sync/identity"
 	"postern/sync/registry"
@@ -29,12 +33,14 @@ import (
 )
 
 func (c *cli) hubCmd() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "hub",
-		Short: "Run the hub: take in what the fleet's agents have decided",
+		Short: "Run the hub: take in what the fleet decides, and tell it whom to know",
 		Long: `Run the hub. It takes in every decision of every agent exactly once, and tells
-agents that they may forget theirs when it has them on disk. An MQTT broker is
-built in (hub.listen); hub.broker_url uses another one instead.
+agents that they may forget theirs when it has them on disk. Who is enrolled in the
+hub's data folder ("postern --data HUB enroll") is enrolled at its devices, and who is
+erased, there or on a device, everywhere. An MQTT broker is built in (hub.listen);
+hub.broker_url uses another one instead.
 
 Agents join with what "postern devices claim" prints. The hub has an authority of its own
 that certifies them, and itself where hub.tls_cert is not set.`,
@@ -50,9 +56,59 @@ that certifies them, and itself where hub.tls_cert is not set.`,
 				return err
 			}
 			o.Started = func(addr string) { fmt.Fprintf(c.out, "the hub's broker listens at %s (Ctrl-C stops it)\n", addr) }
-			return fleet.RunHub(cmd.Context(), o)
+			c.recover = true
+			return (&app{cli: c, cfg: cfg, log: o.Log}).runHub(cmd.Context(), o)
 		},
 	}
+	cmd.AddCommand(c.hubKeyCmd())
+	return cmd
+}
+
+func (c *cli) hubKeyCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "key",
+		Short: "Print the key by which devices know what this hub says",
+		Long: `Print the hub's Ed25519 public key, for sync.hub_keys of devices that have a secret. Those
+that have joined know it.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			card, err := c.authorityCard(cfg)
+			if err != nil {
+				return err
+			}
+			key := hex.EncodeToString(card.Signing)
+			return c.print(map[string]string{"key": key}, key+"\n")
+		},
+	}
+}
+
+// runHub runs a hub on the data folder: its people, its record, its socket for commands.
+func (a *app) runHub(ctx context.Context, o fleet.HubOptions) (err error) {
+	st, err := a.openStore(a.cfg, a.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	if o.Record, err = fleet.OpenRecord(a.cfg.Data); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Record.Close()) }()
+	control, err := a.listenControl()
+	if err != nil {
+		return err
+	}
+	o.People = st
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return fleet.RunHub(ctx, o) })
+	g.Go(func() error {
+		return serveControl(ctx, control, held{cfg: a.cfg, st: st, log: a.log, record: o.Record})
+	})
+	g.Go(func() error { return a.keep(ctx, st, st.DeleteSubject) })
+	return g.Wait()
 }
 
 // hubOptions turns settings into those of a hub.
@@ -220,17 +276,22 @@ func (a *app) login() (login, error) {
 }
 
 // link is the agent's way to its hub; nil where there is none.
-func (a *app) link(st *store.Store, l login) (*device.Link, error) {
+func (a *app) link(st *store.Store, l login, change func([]string, func() error) error) (*device.Link, error) {
 	if l.url == "" {
 		return nil, nil
 	}
 	if err := errors.Join(wire.CheckDevice(l.name), mqtt.CheckURL(l.url)); err != nil {
 		return nil, err
 	}
+	keys, err := l.hubKeys(a.cfg.Sync.HubKeys)
+	if err != nil {
+		return nil, err
+	}
 	log := a.log.With("part", "sync")
+	down := &downlink.Downlink{Device: l.name, Store: fleet.Follower(st, change), HubKeys: keys, Log: log}
 	return &device.Link{
 		Device: l.name, Version: version, Log: log,
-		Dialer: l.dialer(), Parts: l.parts(),
+		Dialer: l.dialer(), Parts: append(l.parts(), down),
 		Uplink: &uplink.Uplink{Outbox: fleet.Outbox(st), Log: log},
 	}, nil
 }
@@ -254,8 +315,9 @@ func (a *app) startHub(ctx context.Context, g *errgroup.Group) (login, error) {
 		return login{}, err
 	}
 	log, started := a.log.With("part", "hub"), make(chan string, 1)
+	beside := &app{cli: a.cli, cfg: cfg, log: log}
 	g.Go(func() error {
-		return fleet.RunHub(ctx, fleet.HubOptions{Data: cfg.Data, Listen: "127.0.0.1:0", Devices: devices(cfg), Log: log,
+		return beside.runHub(ctx, fleet.HubOptions{Data: cfg.Data, Listen: "127.0.0.1:0", Devices: devices(cfg), Log: log,
 			Started: func(addr string) { started <- addr },
 			Committed: func(b hub.Batch, p hub.Position) {
 				log.Info("results are at the hub", "device", b.Device, "up_to", p.Acked, "historical", b.Historical)
@@ -267,6 +329,22 @@ func (a *app) startHub(ctx context.Context, g *errgroup.Group) (login, error) {
 	case <-ctx.Done():
 		return login{}, context.Cause(ctx)
 	}
+}
+
+// hubKeys are those of sync.hub_keys, or else the one that the device was given when it
+// joined.
+func (l login) hubKeys(list string) (keys []ed25519.PublicKey, err error) {
+	if list == "" && l.renewer != nil {
+		return []ed25519.PublicKey{l.renewer.Current().HubKey}, nil
+	}
+	for text := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+		k, err := hex.DecodeString(text)
+		if err != nil || len(k) != ed25519.PublicKeySize {
+			return nil, &agent.Error{Code: agent.CodeInvalid, Message: fmt.Sprintf("sync.hub_keys: %.80q is not an Ed25519 key in hex", text), Fix: "take what \"postern hub key\" prints at the hub"}
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
 }
 
 // authorities reads the certificates that may vouch for the hub; nil is the system's.
@@ -286,7 +364,7 @@ func authorities(path string) (*x509.CertPool, error) {
 }
 
 // sync keeps the hub told, where there is one.
-func (a *app) sync(ctx context.Context, g *errgroup.Group, st *store.Store) error {
+func (a *app) sync(ctx context.Context, g *errgroup.Group, st *store.Store, svc *verify.Service) error {
 	way := a.login
 	if a.withHub {
 		way = func() (login, error) { return a.startHub(ctx, g) }
@@ -295,7 +373,7 @@ func (a *app) sync(ctx context.Context, g *errgroup.Group, st *store.Store) erro
 	if err != nil {
 		return err
 	}
-	up, err := a.link(st, l)
+	up, err := a.link(st, l, svc.ChangeMany)
 	if up == nil || err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/agent/store"
-	"postern/agent/verify"
 )
 
 // keepEvery is how often the agent looks after its data.
@@ -17,7 +16,7 @@ const keepEvery = 10 * time.Minute
 
 // keep looks after the data while the agent runs, and ends it when the data can no
 // longer be written safely: only opening anew, which verifies, can tell what is left.
-func (a *app) keep(ctx context.Context, st *store.Store, svc *verify.Service) error {
+func (a *app) keep(ctx context.Context, st *store.Store, forget forgetter) error {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	for {
@@ -27,13 +26,16 @@ func (a *app) keep(ctx context.Context, st *store.Store, svc *verify.Service) er
 		case <-st.Broken():
 			return st.Err()
 		case <-tick.C:
-			a.keepOnce(ctx, st, svc)
+			a.keepOnce(ctx, st, forget)
 		}
 	}
 }
 
+// forgetter deletes a subject and tells how many templates there were.
+type forgetter func(subject string) (int, error)
+
 // keepOnce does what is due. What fails is tried again the next time.
-func (a *app) keepOnce(ctx context.Context, st *store.Store, svc *verify.Service) {
+func (a *app) keepOnce(ctx context.Context, st *store.Store, forget forgetter) {
 	copied, err := st.Copy()
 	if err != nil {
 		a.log.Error("no good copy of the data could be kept", "err", err)
@@ -41,7 +43,7 @@ func (a *app) keepOnce(ctx context.Context, st *store.Store, svc *verify.Service
 	if len(copied) > 0 {
 		a.log.Info("kept a good copy of the data", "files", copied)
 	}
-	swept, err := sweepAndForget(ctx, st, a.cfg, svc.Delete)
+	swept, err := sweepAndForget(ctx, st, a.cfg, forget)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

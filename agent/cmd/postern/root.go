@@ -90,7 +90,7 @@ Try it:
 	root.AddGroup(&cobra.Group{ID: "faces", Title: "Faces:"}, &cobra.Group{ID: "agent", Title: "The agent:"}, &cobra.Group{ID: "measure", Title: "Measure:"})
 	root.AddCommand(
 		in("faces", c.matchCmd()), in("faces", c.enrollCmd()), in("faces", c.verifyCmd()), in("faces", c.identifyCmd()), in("faces", c.subjectsCmd()), in("faces", c.eraseCmd()), in("faces", c.consentCmd()), in("faces", c.throttleCmd()),
-		in("agent", c.runCmd()), in("agent", c.maintenanceCmd()), in("agent", c.hubCmd()), in("agent", c.devicesCmd()), in("agent", c.keysCmd()), in("agent", c.vaultCmd()), in("agent", c.auditCmd()), in("agent", c.resultsCmd()), in("agent", c.cameraCmd()), in("agent", c.configCmd()), in("agent", c.doctorCmd()), in("agent", c.recoverCmd()), in("agent", c.retentionCmd()), in("agent", c.holdCmd()),
+		in("agent", c.runCmd()), in("agent", c.maintenanceCmd()), in("agent", c.hubCmd()), in("agent", c.devicesCmd()), in("agent", c.accessCmd()), in("agent", c.keysCmd()), in("agent", c.vaultCmd()), in("agent", c.auditCmd()), in("agent", c.resultsCmd()), in("agent", c.cameraCmd()), in("agent", c.configCmd()), in("agent", c.doctorCmd()), in("agent", c.recoverCmd()), in("agent", c.retentionCmd()), in("agent", c.holdCmd()),
 		in("agent", c.joinCmd()),
 		in("agent", c.backupCmd()), in("agent", c.restoreCmd()), in("agent", c.exportCmd()), in("agent", c.importCmd()),
 		in("measure", c.benchCmd()), in("measure", c.evalCmd()), in("measure", c.calibrateCmd()), c.versionCmd(),

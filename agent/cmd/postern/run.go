@@ -144,14 +144,14 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 		a.log.Debug("memory that only the start needed could not be given back", "err", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.sync(ctx, g, st) })
+	g.Go(func() error { return a.sync(ctx, g, st, svc) })
 	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
-	g.Go(func() error { return serveControl(ctx, control, held{a.cfg, st, svc, a.log}) })
+	g.Go(func() error { return serveControl(ctx, control, held{cfg: a.cfg, st: st, svc: svc, log: a.log}) })
 	g.Go(func() error { return a.watch(ctx, w) })
 	g.Go(func() error { return a.weather.run(ctx) })
 	g.Go(func() error { return cs.flow.Run(ctx) })
 	g.Go(func() error { return cs.deliverer.Run(ctx) })
-	g.Go(func() error { return a.keep(ctx, st, svc) })
+	g.Go(func() error { return a.keep(ctx, st, svc.Delete) })
 	err = g.Wait()
 	a.log.Info("agent stopped", "err", err)
 	return err

@@ -28,6 +28,7 @@ var (
 	bucketStreams = []byte("streams")
 	bucketRows    = []byte("rows")
 	bucketHealth  = []byte("health")
+	bucketFollow  = []byte("followed")
 )
 
 const schema = "1"
@@ -60,7 +61,7 @@ func unusable(path string, err error) error {
 }
 
 func prepare(tx *bolt.Tx) error {
-	for _, name := range [][]byte{bucketMeta, bucketStreams, bucketRows, bucketHealth} {
+	for _, name := range [][]byte{bucketMeta, bucketStreams, bucketRows, bucketHealth, bucketFollow} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}

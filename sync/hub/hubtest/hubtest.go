@@ -25,7 +25,7 @@ func Run(t *testing.T, open func(dir string) (hub.Store, error)) {
 		name string
 		test func(*testing.T, hub.Store)
 	}{
-		{"Twice", testTwice}, {"Gap", testGap}, {"Floor", testFloor}, {"Streams", testStreams}, {"Rows", testRows}, {"Health", testHealth},
+		{"Twice", testTwice}, {"Gap", testGap}, {"Floor", testFloor}, {"Streams", testStreams}, {"Rows", testRows}, {"Health", testHealth}, {"Followed", testFollowed},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, must(t, open, t.TempDir())) })
 	}
@@ -206,6 +206,26 @@ func testHealth(t *testing.T, s hub.Store) {
 	put("c", "s0", false)
 	if got := online(); !slices.Equal(got, []string{"a s2 false", "b s1 true", "c s0 false"}) {
 		t.Errorf("after the will: %q", got)
+	}
+}
+
+func testFollowed(t *testing.T, s hub.Store) {
+	if f, err := s.Followed("a"); err != nil || f.Device != "" || f.SealTo != nil {
+		t.Errorf("of a device that never has: %+v %v", f, err)
+	}
+	f := hub.Followed{Device: "b", At: wire.Position{Version: 7, Stamp: []byte("12345678")}, When: At, Group: "g", SealTo: make([]byte, 32), KeyAt: At,
+		Refused: []wire.RefusedItem{{Collection: wire.CollPeople, Key: "00", Code: "conflict", Text: "held"}}, Relist: true, FullTo: []byte("12345678")}
+	for _, name := range []string{"b", "a", "b"} {
+		f.Device, f.At.Version = name, f.At.Version+1
+		if err := s.PutFollowed(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.Followed("b"); err != nil || !reflect.DeepEqual(got, f) {
+		t.Errorf("%+v %v, want %+v", got, err, f)
+	}
+	if all, err := s.Followeds(); err != nil || len(all) != 2 || all[0].Device != "a" || all[0].At.Version != 9 {
+		t.Errorf("%+v %v", all, err)
 	}
 }
 
