@@ -99,11 +99,20 @@ type brain struct {
 	live    bool // there is a network for liveness
 }
 
-// openBrain is openModels for the shipped models.
-func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error) {
+// modelsOf loads the shipped models of the configured profile.
+func modelsOf(cfg config.Config) (*models.Set, error) {
 	set, err := models.ForProfile(cfg.Inference.Profile)
 	if err != nil {
 		return nil, &agent.Error{Code: agent.CodeUnavailable, Message: "the models in this binary are damaged", Err: err}
+	}
+	return set, nil
+}
+
+// openBrain is openModels for the shipped models.
+func openBrain(cfg config.Config, log *slog.Logger, parallel int) (*brain, error) {
+	set, err := modelsOf(cfg)
+	if err != nil {
+		return nil, err
 	}
 	if err := recalibrate(&set.Embedder.Manifest, cfg.Match.Calibration); err != nil {
 		return nil, err

@@ -17,7 +17,6 @@ import (
 	"postern/agent"
 	"postern/agent/envelope"
 	"postern/agent/store"
-	"postern/models"
 )
 
 // lockFlags say to whom a file is encrypted.
@@ -340,7 +339,11 @@ before.`,
 		Example: "  postern import team.age --identity key.txt",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			set, err := models.Default()
+			cfg, err := c.settings()
+			if err != nil {
+				return err
+			}
+			set, err := modelsOf(cfg)
 			if err != nil {
 				return err
 			}

@@ -139,7 +139,7 @@ func (c *cli) openModel(dir string, workers int) (*brain, error) {
 	if dir == "" {
 		return openBrain(cfg, c.logger(cfg, true), workers)
 	}
-	set, err := models.Default()
+	set, err := modelsOf(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 // film renders the sample feed at a low rate and returns its path.
 func film(t *testing.T, fps float64) string {
 	t.Helper()
-	cast, err := sample.LoadCast(filepath.Dir(face(t, sample.EnrolFrom)))
+	cast, err := sample.LoadCast(filepath.Dir(portrait(t, sample.EnrolFrom)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,11 +11,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
 
 	"postern/agent"
+	"postern/camera/sample"
 	"postern/inference/litert"
 )
 
@@ -26,7 +28,14 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	dir, err := os.MkdirTemp("", "postern-faces-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	headsDir = dir
 	code := m.Run()
+	os.RemoveAll(dir)
 	if n := litert.Live(); n != 0 {
 		fmt.Fprintf(os.Stderr, "%d native objects were not closed\n", n)
 		code = 1
@@ -41,14 +50,60 @@ func TestMain(m *testing.M) {
 // root is the project's folder.
 const root = "../../.."
 
-// face returns the path of a test portrait.
+// headsDir holds the small pictures that face makes.
+var headsDir string
+
+// heads cuts the portraits down to the head, 400 x 400: under the race detector the
+// decoding of the large ones would be most of the time.
+var heads = sync.OnceValue(func() error {
+	cast, err := sample.LoadCast(filepath.Join(root, ".cache/faces"))
+	if err != nil {
+		return err
+	}
+	for name, p := range map[string]sample.Person{sample.EnrolFrom: cast.Print, "obama2.jpg": cast.Again, "obama3.jpg": cast.Enrolled, "biden.jpg": cast.Stranger} {
+		if err := writeSquare(filepath.Join(headsDir, name), p.Picture, p.Head, 400); err != nil {
+			return err
+		}
+	}
+	return nil
+})
+
+// face returns the path of a test portrait, small where it is one of the large ones.
 func face(tb testing.TB, name string) string {
+	tb.Helper()
+	path := portrait(tb, name)
+	if err := heads(); err != nil {
+		tb.Fatal(err)
+	}
+	if small := filepath.Join(headsDir, name); fileExists(small) {
+		return small
+	}
+	return path
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// portrait returns the path of a test portrait as it came.
+func portrait(tb testing.TB, name string) string {
 	tb.Helper()
 	p := filepath.Join(root, ".cache/faces", name)
 	if _, err := os.Stat(p); err != nil {
 		tb.Fatalf("test portrait %s is missing: run \"make setup\"", name)
 	}
 	return p
+}
+
+// library returns the path of the inference library.
+func library(tb testing.TB) string {
+	tb.Helper()
+	lib, err := filepath.Abs(filepath.Join(root, ".cache/litert", libraryName))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return lib
 }
 
 // answer is what one command line printed.
@@ -67,10 +122,7 @@ func postern(tb testing.TB, args ...string) answer {
 func posternCtx(tb testing.TB, ctx context.Context, args ...string) answer {
 	tb.Helper()
 	var out, errw bytes.Buffer
-	lib, err := filepath.Abs(filepath.Join(root, ".cache/litert", libraryName))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	lib := library(tb)
 	if len(args) > 0 && args[0] == "enroll" && !slices.Contains(args, "--consent") {
 		args = append(args, "--consent", "the test", "--purpose", "testing")
 	}

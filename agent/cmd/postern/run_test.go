@@ -55,10 +55,7 @@ var address = regexp.MustCompile(`http://[0-9.:]+/`)
 // start runs the agent and waits for its page.
 func start(t *testing.T, args ...string) *started {
 	t.Helper()
-	lib, err := filepath.Abs(filepath.Join(root, ".cache/litert", libraryName))
-	if err != nil {
-		t.Fatal(err)
-	}
+	lib := library(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	out := &output{}
 	done := make(chan int, 1)
@@ -230,7 +227,7 @@ func TestRunPortInUse(t *testing.T) {
 // same frame over and over, which no sensor does.
 func TestRepeatedPictureIsRefused(t *testing.T) {
 	data := enrolled(t)
-	camera := append(cameraOf(t, "obama.jpg"), "--set", "liveness.mode=passive", "--set", "live.budget=20s", "--set", "live.gone=20s")
+	camera := append(cameraOf(t, "obama.jpg"), "--set", "liveness.mode=passive", "--set", "live.budget=20s")
 	for _, live := range [][]string{nil, {"--live"}} {
 		a := postern(t, append(append(camera, "verify", "b44", "--json", "--data", data), live...)...)
 		var r agent.Result

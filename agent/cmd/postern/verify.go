@@ -164,6 +164,9 @@ func (c *cli) fromCamera(ctx context.Context, cfg config.Config, b *brain, svc *
 			ev = svc.NewEvidence("camera", cfg.Live.MinFrames)
 			ev.Add(&p)
 		}
+		if ev.Attacked() {
+			return ev, nil // nothing that comes can make it good again
+		}
 		asked = c.ask(asked, ev.Task())
 		used, seen := ev.Frames()
 		late := ev.Late(time.Since(began), budget, seen)
