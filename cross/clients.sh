@@ -30,6 +30,12 @@ run() { # name, command...
 }
 run mcp-server node cross/clients/mcp.mjs
 [ ! -f cross/clients/sdk.py ] || run didit-sdk python3 cross/clients/sdk.py
+# The hub serves the same API, also in a build without OpenCV.
+echo '== a hub without OpenCV'
+go build -tags nocamera -buildvcs=false -o .cache/postern-nocamera ./agent/cmd/postern
+! ldd .cache/postern-nocamera | grep -q opencv || { echo 'it is linked with OpenCV' >&2; exit 1; }
+SERVE=hub BIN=.cache/postern-nocamera run 'mcp-server at a hub' node cross/clients/mcp.mjs
+SERVE=hub BIN=.cache/postern-nocamera run 'didit-sdk at a hub' python3 cross/clients/sdk.py
 run schemathesis cross/clients/schema.sh
 [ ! -f cross/clients/docs.py ] || run documentation python3 cross/clients/docs.py
 

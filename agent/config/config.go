@@ -57,6 +57,8 @@ type Hub struct {
 	Names   string `yaml:"names"` // of this hub, with commas between, for clients that look at its own authority's certificate by name
 	Plain   bool   `yaml:"plain"` // without TLS, and so without devices' certificates: on this machine only
 
+	HTTPListen string `yaml:"http_listen"` // of its v3 API; empty: none. TLS as http.tls_cert says
+
 	BrokerURL    string `yaml:"broker_url"` // another MQTT 3.1.1 broker instead
 	Username     string `yaml:"username"`   // there
 	PasswordFile string `yaml:"password_file"`
@@ -336,6 +338,6 @@ func Default() Config {
 			Rates: Rates{Read: 600, Write: 300, Create: 600, PDF: 50, Biometrics: 600}},
 		Sessions: Sessions{AbandonAfter: time.Hour, KeepMedia: 7 * 24 * time.Hour, SearchLimit: 10_000},
 		Webhooks: Webhooks{KeepLog: 30 * 24 * time.Hour},
-		Hub:      Hub{Listen: "127.0.0.1:8883"},
+		Hub:      Hub{Listen: "127.0.0.1:8883", HTTPListen: "127.0.0.1:8090"},
 	}
 }

@@ -137,6 +137,14 @@ func (s *Service) ChangeMany(ids []string, fn func() error) error {
 	return err
 }
 
+// Forget takes a subject out of the gallery in memory; the store keeps it. Change puts it
+// back.
+func (s *Service) Forget(id string) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.gallery.remove(id)
+}
+
 // mayCompare reports whether a subject's templates may be used now.
 func (s *Service) mayCompare(id string) bool {
 	sub, err := s.store.Subject(id)

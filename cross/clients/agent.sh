@@ -1,6 +1,7 @@
 #!/bin/bash
-# Starts an agent on a fresh data folder and runs a command against it, with the
-# address and a key in API_URL and API_KEY (SANDBOX_KEY: a sandbox key).
+# Starts an agent, or with SERVE=hub a hub, on a fresh data folder and runs a command
+# against its API, with the address and a key in API_URL and API_KEY (SANDBOX_KEY: a
+# sandbox key).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -17,7 +18,8 @@ trap finish EXIT
 key() { "$postern" --data "$work/data" --json keys create "$@" | sed -n 's/.*"token": "\(.*\)".*/\1/p'; }
 API_KEY=$(key conformance)
 SANDBOX_KEY=$(key sandbox --sandbox)
-${AGENT_CPUS:+taskset -c "$AGENT_CPUS"} "$postern" --data "$work/data" run --set camera.source=none --set http.listen=127.0.0.1:0 \
+${AGENT_CPUS:+taskset -c "$AGENT_CPUS"} "$postern" --data "$work/data" "${SERVE:-run}" --set camera.source=none --set http.listen=127.0.0.1:0 \
+	--set hub.listen=127.0.0.1:0 --set hub.http_listen=127.0.0.1:0 \
 	--set api.rates.read=0 --set api.rates.write=0 --set api.rates.create=0 --set api.rates.biometrics=0 --set api.rates.pdf=0 \
 	--set webhooks.allow_loopback=true ${AGENT_FLAGS:-} \
 	>"$work/out" 2>"$work/log" &

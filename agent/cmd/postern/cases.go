@@ -26,8 +26,14 @@ type caseParts struct {
 	report    *casereport.Report
 }
 
+// people are those who are enrolled; a *verify.Service has them.
+type people interface {
+	Subject(id string) (agent.Subject, []agent.Template, error)
+	Verify(ctx context.Context, subjectID string, ev *verify.Evidence) (agent.Result, error)
+}
+
 // newCases makes the parts; their loops are started by serve.
-func (a *app) newCases(b *brain, st *store.Store, svc *verify.Service) (*caseParts, error) {
+func (a *app) newCases(b *brain, st *store.Store, svc people) (*caseParts, error) {
 	d := &webhook.Deliverer{Queue: st, Now: time.Now, Random: mrand.Float64, Loopback: a.cfg.Webhooks.AllowLoopback, Log: a.log.With("part", "webhooks")}
 	d.Init()
 	s, k := a.cfg.Sessions, a.cfg.Webhooks

@@ -86,7 +86,8 @@ that have joined know it.`,
 	}
 }
 
-// runHub runs a hub on the data folder: its people, its record, its socket for commands.
+// runHub runs a hub on the data folder: its people, its record, its API, its socket for
+// commands.
 func (a *app) runHub(ctx context.Context, o fleet.HubOptions) (err error) {
 	st, err := a.openStore(a.cfg, a.log)
 	if err != nil {
@@ -97,6 +98,11 @@ func (a *app) runHub(ctx context.Context, o fleet.HubOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Record.Close()) }()
+	served, err := a.openHubAPI(st)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, served.Close()) }()
 	control, err := a.listenControl()
 	if err != nil {
 		return err
@@ -108,6 +114,7 @@ func (a *app) runHub(ctx context.Context, o fleet.HubOptions) (err error) {
 		return serveControl(ctx, control, held{cfg: a.cfg, st: st, log: a.log, record: o.Record})
 	})
 	g.Go(func() error { return a.keep(ctx, st, st.DeleteSubject) })
+	g.Go(func() error { return served.run(ctx) })
 	return g.Wait()
 }
 
@@ -315,6 +322,7 @@ func (a *app) startHub(ctx context.Context, g *errgroup.Group) (login, error) {
 		return login{}, err
 	}
 	log, started := a.log.With("part", "hub"), make(chan string, 1)
+	cfg.Hub.HTTPListen = "" // the agent serves the API
 	beside := &app{cli: a.cli, cfg: cfg, log: log}
 	g.Go(func() error {
 		return beside.runHub(ctx, fleet.HubOptions{Data: cfg.Data, Listen: "127.0.0.1:0", Devices: devices(cfg), Log: log,
