@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"agent/envelope":       {"agent", "filippo.io/age"},
 	"agent/store":          {"agent", "agent/cases", "agent/keys", "agent/retention", "agent/throttle", "github.com/google/uuid", "go.etcd.io/bbolt/...", "golang.org/x/sys/unix"},
 	"agent/ui":             {},
+	"agent/hosted":         {"agent", "agent/cases", "agent/photo", "agent/ui", "rsc.io/qr"},
 	"agent/kiosk":          {"agent", "agent/ui", "agent/verify", "agent/watch"},
 	"agent/api":            {"agent", "agent/cases", "agent/decide", "agent/photo", "github.com/google/uuid", "github.com/prometheus/client_golang/...", "go.yaml.in/yaml/v3"},
 	"agent/cmd":            {"..."},
@@ -74,7 +75,7 @@ var onlyIn = map[string][]string{
 }
 
 // adapters each hold one technology and meet only in the wiring.
-var adapters = []string{"agent/store", "agent/kiosk", "agent/api", "inference", "camera", "sync"}
+var adapters = []string{"agent/store", "agent/kiosk", "agent/hosted", "agent/api", "inference", "camera", "sync"}
 
 // testTools may be imported by tests, and by the packages made for tests.
 var testTools = []string{"github.com/santhosh-tekuri/jsonschema/...", "go.uber.org/goleak", "pgregory.net/rapid", "golang.org/x/sys/unix", "github.com/hanwen/go-fuse/v2/..."}

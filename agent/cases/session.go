@@ -245,6 +245,25 @@ func (s *Session) become(to Status, now time.Time) error {
 	return nil
 }
 
+// agreed is the happening of a person's consent.
+const agreed = "consent"
+
+// Consented tells whether the person has agreed, on the session's page, to the use of
+// the pictures.
+func (s *Session) Consented() bool {
+	return slices.ContainsFunc(s.Happenings, func(h Happening) bool { return h.What == agreed })
+}
+
+// Consent notes that the person has agreed. Doing so again changes nothing.
+func (s *Session) Consent(now time.Time) error {
+	if err := s.Open(now); err != nil || s.Consented() {
+		return err
+	}
+	s.UpdatedAt = now
+	s.note(agreed, "", now)
+	return nil
+}
+
 // mark remembers the session as it is now for its announcement.
 func (s *Session) mark() {
 	then := *s

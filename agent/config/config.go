@@ -33,6 +33,7 @@ type Config struct {
 	Retention Retention `yaml:"retention"`
 	HTTP      HTTP      `yaml:"http"`
 	Kiosk     Kiosk     `yaml:"kiosk"`
+	Hosted    Hosted    `yaml:"hosted"`
 	API       API       `yaml:"api"`
 	Sessions  Sessions  `yaml:"sessions"`
 	Webhooks  Webhooks  `yaml:"webhooks"`
@@ -261,6 +262,15 @@ type Kiosk struct {
 	Sounds      bool          `yaml:"sounds"`      // a tone with each result
 	Hold        time.Duration `yaml:"hold"`        // how long an agent that cannot start shows why, before it ends
 }
+
+// Hosted configures the page that the link of a session leads to.
+type Hosted struct {
+	Origins string `yaml:"origins"` // web origins that may frame the page, with commas between; none by default
+	Brands  string `yaml:"brands"`  // folder with <application>.json: names, logos, colours, texts
+}
+
+// OriginList splits Origins.
+func (h Hosted) OriginList() []string { return split(h.Origins) }
 
 // API configures the v3 HTTP API.
 type API struct {

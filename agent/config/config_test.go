@@ -81,6 +81,7 @@ var values = map[string]string{
 	"webhooks.keep_log": "48h",
 	"kiosk.language":    "ja", "kiosk.theme": "dark", "kiosk.name": "Acme", "kiosk.logo": "/etc/postern/logo.svg", "kiosk.attendant": "room 5", "kiosk.pin_pad": "true",
 	"kiosk.controller": "Acme KK", "kiosk.contact": "dpo@acme.example", "kiosk.screensaver": "1m", "kiosk.sounds": "true", "kiosk.hold": "30s",
+	"hosted.origins": "https://app.example", "hosted.brands": "/etc/postern/brands",
 	"store.max_bytes":   "1048576",
 	"retention.results": "365d", "retention.images": "30d", "retention.templates": "3653d", "retention.unsent": "true",
 

@@ -96,6 +96,11 @@ func (c Config) addresses() error {
 			return bad(k.key, k.value, "http:// or https:// and a host, without a path")
 		}
 	}
+	for _, o := range c.Hosted.OriginList() {
+		if !isOrigin(o) {
+			return bad("hosted.origins", o, "origins like https://app.example.com, with commas between; * is not one")
+		}
+	}
 	for _, o := range c.API.OriginList() {
 		if !isOrigin(o) {
 			return bad("api.origins", o, "origins like https://app.example.com, with commas between; * is not one")
@@ -110,9 +115,12 @@ func isOrigin(s string) bool {
 }
 
 // OriginList splits Origins.
-func (a API) OriginList() []string {
+func (a API) OriginList() []string { return split(a.Origins) }
+
+// split separates at commas, without blanks and empty parts.
+func split(s string) []string {
 	var out []string
-	for _, o := range strings.Split(a.Origins, ",") {
+	for _, o := range strings.Split(s, ",") {
 		if o = strings.TrimSpace(o); o != "" {
 			out = append(out, o)
 		}

@@ -380,3 +380,20 @@ func (s *Service) SessionByToken(token string) (cases.Session, error) {
 	}
 	return s.lapsed(v)
 }
+
+// Consent notes that the person whom a token belongs to agrees to the use of the
+// pictures.
+func (s *Service) Consent(ctx context.Context, token string) (cases.Session, error) {
+	v, err := s.Store.SessionByToken(token)
+	if err != nil {
+		return v, err
+	}
+	leave, err := s.turns.take(ctx, v.ID)
+	if err != nil {
+		return v, err
+	}
+	defer leave()
+	return s.Store.UpdateSession(v.ID, func(v *cases.Session) (cases.Attachments, error) {
+		return cases.Attachments{}, v.Consent(s.now())
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"postern/agent"
 	"postern/agent/api"
 	"postern/agent/config"
+	"postern/agent/hosted"
 	"postern/agent/kiosk"
 	"postern/agent/store"
 	"postern/sync/device"
@@ -219,6 +221,40 @@ func (a *app) showWhy(ctx context.Context, cause error) error {
 		Conditions: func() []kiosk.Condition { return []kiosk.Condition{kiosk.ModelMissing.New()} }}
 	err = api.Serve(ctx, l, page.Handler(), api.ServeOptions{MaxConnections: 64, CertFile: a.cfg.HTTP.TLSCert, KeyFile: a.cfg.HTTP.TLSKey, Log: a.log})
 	return errors.Join(cause, err)
+}
+
+// newHosted makes the page of verification sessions.
+func (a *app) newHosted(b *brain, cs *caseParts) (*hosted.Server, error) {
+	brands, err := hosted.LoadBrands(a.cfg.Hosted.Brands)
+	if err != nil {
+		return nil, err
+	}
+	return hosted.New(hosted.Config{Sessions: cs.flow, Prober: newFaces(b), Limits: guidance(a.cfg), Brands: brands, Origins: a.cfg.Hosted.OriginList(),
+		PublicURL: a.cfg.API.PublicURL, KeepMedia: a.cfg.Sessions.KeepMedia, Log: a.log.With("part", "hosted")}), nil
+}
+
+// leastSelfie is the least distance of the eyes, in pixels of the pictures for
+// guidance, which are 480 wide or high: the head is then a fourth of it or more.
+const leastSelfie = 24
+
+// guidance is what the page asks of a picture before it is sent in: what the live view
+// asks, and that the face is near.
+func guidance(cfg config.Config) agent.QualityLimits {
+	l := cfg.Quality.Verify
+	l.MinEyeDistance = leastSelfie
+	return l
+}
+
+// pagesOf serves the page of sessions at its own paths and the kiosk at all others.
+func pagesOf(session *hosted.Server, kiosk http.Handler) http.Handler {
+	own := session.Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hosted.Owns(r.URL.Path) {
+			own.ServeHTTP(w, r)
+			return
+		}
+		kiosk.ServeHTTP(w, r)
+	})
 }
 
 // noResults is a store that has none.

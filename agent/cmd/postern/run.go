@@ -143,9 +143,13 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	if err := leanFiles(); err != nil {
 		a.log.Debug("memory that only the start needed could not be given back", "err", err)
 	}
+	session, err := a.newHosted(b, cs)
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.sync(ctx, g, st, svc) })
-	g.Go(func() error { return a.listen(ctx, l, server.Over(page.Handler())) })
+	g.Go(func() error { return a.listen(ctx, l, server.Over(pagesOf(session, page.Handler()))) })
 	g.Go(func() error { return serveControl(ctx, control, held{cfg: a.cfg, st: st, svc: svc, log: a.log}) })
 	g.Go(func() error { return a.watch(ctx, w) })
 	g.Go(func() error { return a.weather.run(ctx) })
