@@ -138,8 +138,8 @@ class Graph:
         signature = schema.SignatureDefT()
         signature.signatureKey = "serving_default"
         signature.subgraphIndex = 0
-        signature.inputs = [_tensor_map(n, t) for n, t in inputs.items()]
-        signature.outputs = [_tensor_map(n, t) for n, t in outputs.items()]
+        signature.inputs = [tensor_map(n, t) for n, t in inputs.items()]
+        signature.outputs = [tensor_map(n, t) for n, t in outputs.items()]
 
         model = schema.ModelT()
         model.version = 3
@@ -194,7 +194,8 @@ def pack(model):
     return bytes(builder.Output())
 
 
-def _tensor_map(name, tensor):
+def tensor_map(name, tensor):
+    """One entry of a signature."""
     entry = schema.TensorMapT()
     entry.name, entry.tensorIndex = name, tensor
     return entry
