@@ -78,7 +78,6 @@ func Run(ctx context.Context, d *Dataset, p prober, o Options) (*Report, error) 
 	return r, nil
 }
 
-// compare fills in all that rests on the cross pairs.
 // judge fills the report from the faces.
 func (r *Report) judge(d *Dataset, faces []face, o Options) {
 	for i, f := range faces {
@@ -90,9 +89,10 @@ func (r *Report) judge(d *Dataset, faces []face, o Options) {
 	r.compare(d, faces, o)
 }
 
+// compare fills in all that rests on the cross pairs.
 func (r *Report) compare(d *Dataset, faces []face, o Options) {
 	g := newGrouping(d, o)
-	t := crossPairs(d, faces, g)
+	t := crossPairs(d, faces)
 	r.trials, r.dataset, r.faces = t, d, faces
 	r.Genuine, r.Impostor = len(t.genuine), t.impostor.total
 	for _, fmr := range []float64{1e-2, 1e-3, 1e-4, 1e-5} {
@@ -104,11 +104,10 @@ func (r *Report) compare(d *Dataset, faces []face, o Options) {
 	}
 	r.spread()
 	if g != nil {
-		r.Groups = g.report(d, t)
+		r.Groups = g.report(d, faces)
 	}
 }
 
-// face is what a picture gave.
 // spread replaces the intervals of the tables, which take pairs as independent, by
 // those over people.
 func (r *Report) spread() {
@@ -132,6 +131,7 @@ func (r *Report) spread() {
 	}
 }
 
+// face is what a picture gave.
 type face struct {
 	embedding agent.Embedding // nil where no face was found
 	quality   float64         // face_quality, 0..100

@@ -105,37 +105,6 @@ func (r *GroupRow) small() string {
 // of the tables by group and by degradation.
 var groupScores = []float64{50, 70}
 
-// tally counts the trials of one group, with errors at each threshold.
-type tally struct {
-	genuine, impostor int
-	misses, matches   [2]int // as groupScores
-}
-
-func (t *tally) add(cos float64, genuine bool, thresholds []float64) {
-	if genuine {
-		t.genuine++
-	} else {
-		t.impostor++
-	}
-	for i, th := range thresholds {
-		switch {
-		case genuine && cos <= th:
-			t.misses[i]++
-		case !genuine && cos > th:
-			t.matches[i]++
-		}
-	}
-}
-
-func (t *tally) merge(o *tally) {
-	t.genuine += o.genuine
-	t.impostor += o.impostor
-	for i := range t.misses {
-		t.misses[i] += o.misses[i]
-		t.matches[i] += o.matches[i]
-	}
-}
-
 // grouping is Groups made ready for the pictures of one data set. A nil one has no
 // group.
 type grouping struct {
@@ -163,22 +132,7 @@ func newGrouping(d *Dataset, o Options) *grouping {
 	return g
 }
 
-func (g *grouping) tallies() []tally {
-	if g == nil {
-		return nil
-	}
-	return make([]tally, len(g.names))
-}
-
-// shared is the group that both pictures belong to.
-func (g *grouping) shared(i, j int) (int, bool) {
-	if g == nil || g.of[i] < 0 || g.of[i] != g.of[j] {
-		return 0, false
-	}
-	return g.of[i], true
-}
-
-func (g *grouping) report(d *Dataset, t *trials) *GroupReport {
+func (g *grouping) report(d *Dataset, faces []face) *GroupReport {
 	r := &GroupReport{Rows: make([]GroupRow, len(g.names)), Unknown: []string{}, Ungrouped: []string{}}
 	seen := map[string]bool{}
 	for i, im := range d.Images {
@@ -203,12 +157,30 @@ func (g *grouping) report(d *Dataset, t *trials) *GroupReport {
 	slices.SortFunc(r.Unknown, cmp.Compare)
 	for k, name := range g.names {
 		r.Rows[k].Group = name
-		for i, s := range groupScores {
-			y := t.groups[k]
-			r.Rows[k].At = append(r.Rows[k].At, ScoreRow{Score: s, Cosine: g.cosines[i],
-				FMR: FalseMatchRate(y.matches[i], y.impostor), FNMR: FalseNonMatchRate(y.misses[i], y.genuine)})
-		}
+		r.Rows[k].At = g.rates(d, faces, k)
 		r.Rows[k].Small = r.Rows[k].small()
 	}
 	return r
+}
+
+// rates are the errors within one group, with intervals over its people.
+func (g *grouping) rates(d *Dataset, faces []face, group int) []ScoreRow {
+	own := &Dataset{}
+	var theirs []face
+	for i, of := range g.of {
+		if of == group {
+			own.Images, theirs = append(own.Images, d.Images[i]), append(theirs, faces[i])
+		}
+	}
+	t := crossPairs(own, theirs)
+	fmr, fnmr := resample(own, theirs, t, g.cosines)
+	rows := make([]ScoreRow, len(groupScores))
+	for i, s := range groupScores {
+		c := g.cosines[i]
+		rows[i] = ScoreRow{Score: s, Cosine: c,
+			FMR:  FalseMatchRate(t.impostor.above(c), t.impostor.total),
+			FNMR: FalseNonMatchRate(t.misses(c), len(t.genuine))}
+		rows[i].FMR.CI, rows[i].FNMR.CI = fmr[i], fnmr[i]
+	}
+	return rows
 }

@@ -68,15 +68,11 @@ type trial struct {
 type trials struct {
 	genuine  []trial // by rising cosine
 	impostor *histogram
-	groups   []tally // one a group, where groups were asked for
 }
 
 func (t *trials) merge(o *trials) {
 	t.genuine = append(t.genuine, o.genuine...)
 	t.impostor.merge(o.impostor)
-	for i := range o.groups {
-		t.groups[i].merge(&o.groups[i])
-	}
 }
 
 // misses counts the genuine pairs at or below a cosine: what is not above a
@@ -92,17 +88,17 @@ func (t *trials) misses(cos float64) int {
 }
 
 // crossPairs compares every picture with every other.
-func crossPairs(d *Dataset, faces []face, g *grouping) *trials {
+func crossPairs(d *Dataset, faces []face) *trials {
 	var mu sync.Mutex // guards all
-	all := &trials{impostor: newHistogram(), groups: g.tallies()}
+	all := &trials{impostor: newHistogram()}
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			own := &trials{impostor: newHistogram(), groups: g.tallies()}
+			own := &trials{impostor: newHistogram()}
 			for i := int(next.Add(1)) - 1; i < len(faces); i = int(next.Add(1)) - 1 {
 				for j := i + 1; j < len(faces); j++ {
-					own.add(d, faces, g, i, j)
+					own.add(d, faces, i, j)
 				}
 			}
 			mu.Lock()
@@ -115,17 +111,13 @@ func crossPairs(d *Dataset, faces []face, g *grouping) *trials {
 	return all
 }
 
-func (t *trials) add(d *Dataset, faces []face, g *grouping, i, j int) {
+func (t *trials) add(d *Dataset, faces []face, i, j int) {
 	a, b := &faces[i], &faces[j]
 	c := cosine(a.embedding, b.embedding)
-	genuine := d.Images[i].Person == d.Images[j].Person
-	if genuine {
+	if d.Images[i].Person == d.Images[j].Person {
 		t.genuine = append(t.genuine, trial{c, min(a.quality, b.quality), a.embedding != nil && b.embedding != nil, i, j})
 	} else {
 		t.impostor.add(c)
-	}
-	if k, ok := g.shared(i, j); ok {
-		t.groups[k].add(c, genuine, g.cosines)
 	}
 }
 

@@ -184,6 +184,13 @@ func TestGroups(t *testing.T) {
 	if x.Small != "2 people, fewer than 30" || y.Small == "" {
 		t.Errorf("too small: %q, %q", x.Small, y.Small)
 	}
+	// Intervals are of drawings of people, and never narrower than those of the count.
+	if w := evaluate.Wilson(2, 4); at70.FMR.CI.Low > w.Low || at70.FMR.CI.High < w.High {
+		t.Errorf("interval of x at 70 %+v is inside Wilson's %+v", at70.FMR.CI, w)
+	}
+	if w := evaluate.Wilson(1, 2); at70.FNMR.CI.Low != 0 || at70.FNMR.CI.High != 1 {
+		t.Errorf("interval of x's misses %+v: the one person of two who misses is drawn never or always (Wilson: %+v)", at70.FNMR.CI, w)
+	}
 	// y: 9 people in a row, so 8 neighbours at 29, 30, 30, 31 degrees.
 	at70 = y.At[1]
 	if at70.FNMR.Errors != 0 || at70.FNMR.Trials != 9 || at70.FMR.Errors != 32 || at70.FMR.Trials != 9*8/2*4 || at70.FMR.Value == nil {
