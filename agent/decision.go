@@ -26,6 +26,7 @@ const (
 	RiskDarkFace      Risk = "LOW_FACE_LUMINANCE"        // the face is too dark
 	RiskBrightFace    Risk = "HIGH_FACE_LUMINANCE"       // the face is too bright
 	RiskAmbiguous     Risk = "POSSIBLE_DUPLICATED_FACE"  // 1:N: two subjects score alike
+	RiskOffline       Risk = "DEVICE_OFFLINE_TOO_LONG"   // somebody may have been dismissed since the hub was heard
 )
 
 // The risks raised by liveness, beside those on several faces, quality and light.

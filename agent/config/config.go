@@ -47,7 +47,10 @@ type Sync struct {
 	HubURL    string `yaml:"hub_url"`    // mqtts://host:8883; mqtt:// on this machine only; empty: where "postern join" was told
 	TokenFile string `yaml:"token_file"` // file with the secret that "postern devices add" printed
 	CA        string `yaml:"ca"`         // PEM file with the authority of the hub's certificate; empty: the system's
-	HubKeys   string `yaml:"hub_keys"`   // Ed25519 keys, in hex with commas between, that may say what this device holds; empty: the first hub that answers
+	// OfflineLimit is how long after the hub was heard last people may be approved: somebody
+	// may have been dismissed since. 0: for ever.
+	OfflineLimit time.Duration `yaml:"offline_limit"`
+	HubKeys      string        `yaml:"hub_keys"` // Ed25519 keys, in hex with commas between, that may say what this device holds; empty: the first hub that answers
 }
 
 // Hub configures "postern hub".

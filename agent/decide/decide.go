@@ -17,6 +17,9 @@ type Evidence struct {
 	Findings []agent.Finding
 	// Ambiguous: in a 1:N search a second subject scored about as high.
 	Ambiguous bool
+	// Stale: what is known of people may be out of date, for the hub has not been heard
+	// for too long.
+	Stale bool
 	// Live is set where a living person is required; see LivenessPolicy.
 	Live *Capture
 
@@ -57,6 +60,9 @@ func Decide(c *Curve, t agent.Thresholds, e Evidence) agent.Decision {
 		d.Warnings = append(d.Warnings, warning(agent.RiskLowSimilarity, agent.LogError))
 	case d.Score <= t.Review:
 		d.Warnings = append(d.Warnings, warning(agent.RiskLowSimilarity, agent.LogWarning))
+	}
+	if e.Stale {
+		d.Warnings = append(d.Warnings, warning(agent.RiskOffline, agent.LogWarning))
 	}
 	if e.Ambiguous {
 		d.Warnings = append(d.Warnings, warning(agent.RiskAmbiguous, agent.LogWarning))
@@ -105,6 +111,8 @@ var texts = map[agent.Risk][2]string{
 		"The face in the picture is too dark."},
 	agent.RiskBrightFace: {"High face luminance",
 		"The face in the picture is too bright."},
+	agent.RiskOffline: {"Device offline too long",
+		"The device has not heard its hub for longer than it may, so somebody who may no longer enter could be known here still; somebody must look."},
 	agent.RiskAmbiguous: {"Possible duplicated face",
 		"Two enrolled subjects resemble the face about equally."},
 	agent.RiskNoFace: {"No face detected",

@@ -321,3 +321,12 @@ func ExampleDecide() {
 	// 60 In Review
 	// 30 Declined
 }
+
+func TestDecideStale(t *testing.T) {
+	for cosine, want := range map[float32]agent.Status{1: agent.InReview, 0: agent.Declined} {
+		d := decide.Decide(identity(t), agent.Thresholds{Review: 70, Decline: 50}, decide.Evidence{Cosine: cosine, Scored: true, Stale: true})
+		if d.Status != want || d.Warnings[len(d.Warnings)-1].Risk != agent.RiskOffline {
+			t.Errorf("cosine %g: %+v", cosine, d)
+		}
+	}
+}

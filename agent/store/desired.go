@@ -3,12 +3,14 @@ package store
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 
 	"postern/agent"
+	"postern/agent/throttle"
 )
 
 // Desired is a part of what a hub wants a device to hold.
@@ -430,19 +432,48 @@ func (s *Store) PinHub(key []byte) error {
 
 // HeardHub notes that the hub has answered now.
 func (s *Store) HeardHub() error {
-	return s.update(s.templates, func(tx *bolt.Tx) error {
-		return setNumber(bucket(tx, bucketMeta), keyHeard, uint64(max(0, s.now().UnixMicro())))
-	})
+	m := s.opts.Mark()
+	m.At = s.now()
+	v, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return s.update(s.templates, func(tx *bolt.Tx) error { return bucket(tx, bucketMeta).Put([]byte(keyHeard), v) })
 }
 
-// HubHeard is when the hub answered last; the zero time: never.
-func (s *Store) HubHeard() (at time.Time, err error) {
+// HubHeard is when the hub answered last; the zero value: never.
+func (s *Store) HubHeard() (m throttle.Mark, err error) {
 	err = s.view(s.templates, func(tx *bolt.Tx) error {
-		n, err := number(bucket(tx, bucketMeta), keyHeard)
-		if n > 0 {
-			at = time.UnixMicro(int64(n)).UTC()
+		if v := bucket(tx, bucketMeta).Get([]byte(keyHeard)); v != nil {
+			return json.Unmarshal(v, &m)
 		}
-		return err
+		return nil
 	})
-	return at, err
+	return m, err
+}
+
+// mostBack is by how much a clock may be set back without being doubted.
+const mostBack = 2 * time.Minute
+
+// Stale reports that the hub was not heard within limit, or that it cannot be told: the
+// clock is before what has happened already. The longer of two clocks counts, so setting
+// one back gains nothing until the next boot; a decision that was made since shows it then.
+func (s *Store) Stale(limit time.Duration) bool {
+	heard, err := s.HubHeard()
+	if err != nil || heard.At.IsZero() {
+		return true
+	}
+	newest, err := s.Results(ResultQuery{Limit: 1})
+	if err != nil {
+		return true
+	}
+	now, mark := s.now(), s.opts.Mark()
+	if now.Before(heard.At.Add(-mostBack)) || len(newest) > 0 && now.Before(newest[0].At.Add(-mostBack)) {
+		return true
+	}
+	passed := now.Sub(heard.At)
+	if mark.Boot != "" && mark.Boot == heard.Boot {
+		passed = max(passed, mark.Up-heard.Up)
+	}
+	return passed > limit
 }

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"postern/agent"
+	"postern/agent/throttle"
 )
 
 // site is a hub's store and a device's, without a wire between them.
@@ -344,4 +345,40 @@ func TestFollowModel(t *testing.T) {
 		check(rt, s.hub.Check())
 		check(rt, s.door.Check())
 	})
+}
+
+// An offline limit counts from when the hub was heard, on whichever clock says more.
+func TestStale(t *testing.T) {
+	o := testOptions(t)
+	now, up, boot := time.Date(2026, 11, 2, 14, 0, 0, 0, time.UTC), time.Hour, "b1"
+	o.Now = func() time.Time { return now }
+	o.Mark = func() throttle.Mark { return throttle.Mark{Boot: boot, Up: up} }
+	s := mustOpen(t, o)
+	want := func(what string, stale bool) {
+		t.Helper()
+		if s.Stale(time.Hour) != stale {
+			t.Errorf("%s: stale is %v", what, !stale)
+		}
+	}
+	want("never heard", true)
+	must(t, s.HeardHub())
+	want("just heard", false)
+	now, up = now.Add(59*time.Minute), up+59*time.Minute
+	want("within the limit", false)
+	now, up = now.Add(2*time.Minute), up+2*time.Minute
+	want("beyond it", true)
+	now = now.Add(-time.Hour)
+	want("clock set back, same boot", true)
+	boot, up = "b2", time.Minute
+	want("after a boot, at a time that could be", false)
+	now = now.Add(-time.Hour)
+	want("before the hub was heard", true)
+	now = now.Add(80 * time.Minute)
+	_, err := s.AppendResult(testResult("a", agent.Declined))
+	must(t, err)
+	now = now.Add(-10 * time.Minute)
+	want("before a decision that was made", true)
+	must(t, s.HeardHub())
+	now = now.Add(10 * time.Minute)
+	want("heard again", false)
 }

@@ -39,6 +39,7 @@ type Service struct {
 	gallery *gallery
 	space   string
 	source  string
+	stale   func() bool
 
 	changing sync.Mutex // held by Enrol and Delete, so that store and gallery change alike
 }
@@ -50,6 +51,9 @@ type Config struct {
 	Space   string // embedding space of the matcher's model
 	Source  string // default Source of results
 
+	// Stale reports that what the store knows of people may be out of date: nobody is
+	// Approved then. nil: it never is.
+	Stale    func() bool
 	Throttle throttle.Policy      // the zero value is the standard's strictest
 	Mark     func() throttle.Mark // the store's; nil: throttle.System
 }
@@ -62,7 +66,7 @@ func New(c Config) (*Service, error) {
 	if c.Mark == nil {
 		c.Mark = throttle.System
 	}
-	s := &Service{Matcher: c.Matcher, store: c.Store, gallery: &gallery{}, space: c.Space, source: c.Source,
+	s := &Service{Matcher: c.Matcher, store: c.Store, gallery: &gallery{}, space: c.Space, source: c.Source, stale: c.Stale,
 		gate: throttle.Gate{Policy: c.Throttle, Now: c.Mark, State: c.Store.Throttle}}
 	err := c.Store.EachTemplate(c.Space, func(t agent.Template) error {
 		if t.Space == c.Space {
@@ -282,6 +286,7 @@ func (s *Service) rank(ev *Evidence) (candidate, agent.Decision, error) {
 // space than the gallery's cannot be compared with it.
 func (s *Service) base(ev *Evidence) decide.Evidence {
 	e := ev.base()
+	e.Stale = s.stale != nil && s.stale()
 	if e.Scored && ev.space != s.space {
 		e.Scored, e.Missing = false, agent.RiskNotComputed
 	}

@@ -227,6 +227,14 @@ func (c *cli) storeOptions(cfg config.Config, log *slog.Logger) store.Options {
 		Witness: cfg.KeyDir(), Actor: actor(), RequireConsent: cfg.Enrol.RequireConsent, Rewrap: rewrap(cfg)}
 }
 
+// stale tells whether the hub was not heard for too long; nil where there is no limit.
+func stale(cfg config.Config, st *store.Store) func() bool {
+	if cfg.Sync.OfflineLimit == 0 {
+		return nil
+	}
+	return func() bool { return st.Stale(cfg.Sync.OfflineLimit) }
+}
+
 // actor names who runs this process, for the audit log.
 func actor() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
@@ -256,6 +264,7 @@ func (c *cli) with(ctx context.Context, cfg config.Config, log *slog.Logger, par
 		return err
 	}
 	svc, err := verify.New(verify.Config{Matcher: b.matcher(), Store: records{st}, Space: b.set.Embedder.Manifest.Embedder.Space, Source: "cli",
+		Stale:    stale(cfg, st),
 		Throttle: throttle.Policy{Subject: cfg.Throttle.Subject, Device: cfg.Throttle.Device}})
 	if err != nil {
 		return err

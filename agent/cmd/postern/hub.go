@@ -296,6 +296,9 @@ func (a *app) link(st *store.Store, l login, change func([]string, func() error)
 	}
 	log := a.log.With("part", "sync")
 	down := &downlink.Downlink{Device: l.name, Store: fleet.Follower(st, change), HubKeys: keys, Log: log}
+	if limit := a.cfg.Sync.OfflineLimit; limit > 0 {
+		down.Every = min(downlink.DefaultEvery, max(limit/3, time.Second)) // so that the limit passes off line only
+	}
 	return &device.Link{
 		Device: l.name, Version: version, Log: log,
 		Dialer: l.dialer(), Parts: append(l.parts(), down),

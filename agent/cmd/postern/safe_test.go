@@ -335,3 +335,22 @@ func TestNoCoreDumps(t *testing.T) {
 		t.Errorf("dumpable %d: %v", v, err)
 	}
 }
+
+// Without news from the hub for too long nobody is approved, 1:1 and 1:N alike.
+func TestOfflineLimit(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	if a := postern(t, "enroll", "ada", face(t, "obama.jpg"), "--data", data); a.code != 0 {
+		t.Fatalf("exit %d: %s", a.code, a.err)
+	}
+	for _, c := range [][]string{
+		{"verify", "ada", "--image", face(t, "obama2.jpg"), "--data", data},
+		{"identify", "--image", face(t, "obama2.jpg"), "--data", data, "--set", "identify.enabled=true"},
+	} {
+		if a := postern(t, c...); a.code != exitApproved {
+			t.Errorf("%s without a limit: exit %d: %s%s", c[0], a.code, a.out, a.err)
+		}
+		if a := postern(t, append(c, "--set", "sync.offline_limit=72h")...); a.code != exitInReview || !strings.Contains(a.out, string(agent.RiskOffline)) {
+			t.Errorf("%s beyond the limit: exit %d: %s%s", c[0], a.code, a.out, a.err)
+		}
+	}
+}
