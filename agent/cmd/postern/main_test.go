@@ -235,6 +235,7 @@ func TestBadPictures(t *testing.T) {
 		{"OnePixel", tiny, exitInvalid, "1x1"},
 		{"Folder", dir, exitInvalid, "folder"},
 		{"Truncated", write("half.jpg", whole[:len(whole)/2]), exitInvalid, "damaged"},
+		{"AnimatedWebP", write("moving.webp", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x27\x00\x00\x17\x00\x00")), exitInvalid, "animated WebP"},
 		{"HugeHeader", write("huge.png", hugePNG()), exitInvalid, "20000x20000"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
