@@ -239,6 +239,9 @@ func (s *Server) analyseBy(ctx context.Context, probe prober, field string, u Up
 	for _, a := range angles {
 		f := turn(frame, a)
 		p, err := probe(ctx, f)
+		if err != nil && ctx.Err() != nil {
+			return analysed{}, errLate()
+		}
 		if err != nil {
 			return analysed{}, &agent.Error{Code: agent.CodeUnavailable, Message: "the picture could not be analysed", Err: err}
 		}

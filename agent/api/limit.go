@@ -95,7 +95,13 @@ func (g *gate) work(ctx context.Context, fn func() error) error {
 		defer func() { <-g.slots }()
 		return fn()
 	case <-ctx.Done():
-		return &Error{Status: http.StatusServiceUnavailable, RetryAfter: time.Second,
-			Body: map[string]string{"detail": "The request waited too long for its turn. Try again in a moment."}}
+		return errLate()
 	}
+}
+
+// errLate is for a request whose time is over, or whose caller has gone: that is no fault
+// of this server's, which has more to do than it can.
+func errLate() error {
+	return &Error{Status: http.StatusServiceUnavailable, RetryAfter: time.Second,
+		Body: map[string]string{"detail": "The request waited too long for its turn. Try again in a moment."}}
 }

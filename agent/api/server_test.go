@@ -1,6 +1,9 @@
 package api
 
 import (
+	"bytes"
+	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -136,6 +139,21 @@ func TestGateIsBounded(t *testing.T) {
 		if c != 200 {
 			t.Errorf("a waiting request ended with %d", c)
 		}
+	}
+}
+
+// TestLateAnalysis: a request whose time ends while its pictures are looked at is told to
+// come back; that is no error of the server's.
+func TestLateAnalysis(t *testing.T) {
+	var log bytes.Buffer
+	b := newBench(t, func(c *Config) {
+		c.Timeout, c.Log = 20*time.Millisecond, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	b.faces.block, b.faces.fail = make(chan struct{}), context.DeadlineExceeded
+	w := b.post(t, "/v3/face-match/", file("user_image", "a.jpg", picture(t, red, 40, 30)), file("ref_image", "b.jpg", picture(t, red, 40, 30)))
+	want(t, w, 503, `{"detail":"The request waited too long for its turn. Try again in a moment."}`)
+	if w.Header().Get("Retry-After") != "1" || log.Len() > 0 || len(b.saver.saved) != 0 {
+		t.Errorf("Retry-After %q, logged %q", w.Header().Get("Retry-After"), &log)
 	}
 }
 

@@ -104,11 +104,17 @@ func TestSweepSessionsByApplication(t *testing.T) {
 	k := newKeeper(t)
 	must(t, k.SetRetention(Retention{"visitors", retention.Policy{Results: 30 * days}}))
 	for _, application := range []string{"", "visitors", "visitors"} {
-		_, err := k.CreateSession(cases.Session{Application: application, Environment: cases.Live, Status: cases.Approved, CreatedAt: k.now}, cases.Attachments{}, nil)
+		_, err := k.CreateSession(cases.Session{Application: application, VendorData: "v", Environment: cases.Live, Status: cases.Approved, CreatedAt: k.now}, cases.Attachments{}, nil)
 		must(t, err)
 	}
 	k.pass(30)
-	k.sweep(t, Sweeping{Default: retention.Policy{Results: 365 * days}}, Swept{Sessions: 2})
+	year := Sweeping{Default: retention.Policy{Results: 365 * days}}
+	_, err := k.Hold(Hold{Kind: HoldSubject, ID: "v", Reason: "case 7", By: "counsel"})
+	must(t, err)
+	k.sweep(t, year, Swept{Held: 2})
+	_, err = k.Release(HoldSubject, "v", "counsel")
+	must(t, err)
+	k.sweep(t, year, Swept{Sessions: 2})
 	for application, want := range map[string]int{"": 1, "default": 1, "visitors": 0} {
 		if _, n, err := k.Sessions(cases.SessionQuery{Application: application, Environment: cases.Live}); n != want || err != nil {
 			t.Errorf("%q has %d sessions, want %d: %v", application, n, want, err)

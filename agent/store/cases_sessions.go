@@ -304,6 +304,11 @@ func (s *Store) DeleteSession(id string) (cases.Session, error) {
 	if err := s.deletable(HoldSession, id); err != nil {
 		return c, err
 	}
+	if about, err := s.Session(id); err == nil && about.VendorData != "" {
+		if err := s.deletable(HoldSubject, about.VendorData); err != nil {
+			return c, err
+		}
+	}
 	err := s.bury(s.cases, func(tx *bolt.Tx) (err error) {
 		if c, err = s.sessionByID(tx, id); err != nil {
 			return err

@@ -14,7 +14,8 @@ import (
 // HoldKind says what a legal hold is on.
 type HoldKind string
 
-// The kinds. A hold on a subject covers its templates and all results that name it.
+// The kinds. A hold on a subject covers its templates, all results that name it, and the
+// sessions that are about it by their vendor_data.
 const (
 	HoldSubject HoldKind = "subject"
 	HoldResult  HoldKind = "result"
