@@ -174,17 +174,40 @@ func (s *Store) dropCopy(d *dbFile) error {
 
 // bury runs a deletion so that no rung of the recovery brings it back: the copy goes
 // first, and a second commit follows, so that the previous one is without it as well.
+// Killed between the two, the next Open makes the second; see finishBurials.
 func (s *Store) bury(d *dbFile, fn func(*bolt.Tx) error) error {
 	s.copying.Lock()
 	defer s.copying.Unlock()
 	if err := s.dropCopy(d); err != nil {
 		return err
 	}
-	if err := s.update(d, fn); err != nil {
+	err := s.update(d, func(tx *bolt.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return bucket(tx, bucketMeta).Put([]byte(keyBurying), []byte{1})
+	})
+	if err != nil {
 		return err
 	}
-	return s.update(d, func(tx *bolt.Tx) error {
-		b := bucket(tx, bucketMeta)
-		return b.Put([]byte(keyCreated), b.Get([]byte(keyCreated)))
+	return s.endBurial(d)
+}
+
+func (s *Store) endBurial(d *dbFile) error {
+	return s.update(d, func(tx *bolt.Tx) error { return bucket(tx, bucketMeta).Delete([]byte(keyBurying)) })
+}
+
+// finishBurials makes the second commit of what was killed before it.
+func (s *Store) finishBurials(d *dbFile) error {
+	pending := false
+	err := s.view(d, func(tx *bolt.Tx) error {
+		pending = bucket(tx, bucketMeta).Get([]byte(keyBurying)) != nil
+		return nil
 	})
+	if err != nil || !pending {
+		return err
+	}
+	s.copying.Lock()
+	defer s.copying.Unlock()
+	return errors.Join(s.dropCopy(d), s.endBurial(d))
 }

@@ -57,6 +57,7 @@ const (
 	keyTemplates   = "templates"   // templates.db: how many
 	keyLast        = "last_seq"    // results.db: the newest result
 	keyAcked       = "acked_seq"   // results.db: the newest result that the hub has
+	keyBurying     = "burying"     // a deletion whose second commit is still to come; see Store.bury
 	keyRecovered   = "recovered"   // the Rung of a recovery that has not been settled yet
 	keyResync      = "resync"      // records were lost; the Rung
 

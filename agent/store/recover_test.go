@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -378,5 +379,85 @@ func TestCopy(t *testing.T) {
 	must(t, err)
 	if copied, err := s.Copy(); err != nil || len(copied) != 1 {
 		t.Errorf("after a deletion: %v %v", copied, err)
+	}
+}
+
+// tearNewest garbles the meta page of a file's newest commit.
+func tearNewest(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	must(t, dropNewest(f))
+}
+
+// TestPreviousCommitAfterRotation: the commit before the newest, which recovery falls
+// back on, opens with the keys that a rotation has left, whichever level was rotated and
+// wherever the rotation was killed and resumed.
+func TestPreviousCommitAfterRotation(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
+	}
+	base := testOptions(t)
+	base.Root = fileRoot(base.Dir)
+	const n = 10
+	s := mustOpen(t, base)
+	enrolMany(t, s, n)
+	c := withCases(t, s)
+	// Each file's newest commit is one that may be given up.
+	must(t, s.Audit(agent.AuditEvent{Action: agent.AuditSystem}))
+	_, err := s.PutTelemetry([]byte("reading"))
+	must(t, err)
+	_, err = s.Copy()
+	must(t, err)
+	mustClose(t, s)
+	defer func() { failpoint = nil }()
+	for _, l := range levels {
+		for stop := 0; ; stop++ {
+			o := base
+			o.Dir, o.Recover = filepath.Join(t.TempDir(), "data"), true
+			o.Root = fileRoot(o.Dir)
+			copyFolder(t, o.Dir, base.Dir)
+			s, err := Open(o)
+			must(t, err)
+			left, killed := stop, false
+			failpoint = func(string) error {
+				if left--; left < 0 {
+					killed = true
+					return errors.New("killed")
+				}
+				return nil
+			}
+			_, err = s.Rotate(l, "")
+			failpoint = nil
+			if (err != nil) != killed {
+				t.Fatalf("%s: %v", l, err)
+			}
+			must(t, s.Close())
+			s = mustOpen(t, o) // finishes the rotation
+			mustClose(t, s)
+			for _, name := range []string{TemplatesFile, ResultsFile, CasesFile} {
+				tearNewest(t, filepath.Join(o.Dir, name))
+			}
+			s = mustOpen(t, o)
+			for _, r := range s.Recovered() {
+				if r.Rung != RungPrevious {
+					t.Errorf("%s, stopped at %d: %+v", l, stop, r)
+				}
+			}
+			if len(s.Recovered()) != 3 {
+				t.Errorf("%s, stopped at %d: %d recoveries", l, stop, len(s.Recovered()))
+			}
+			wantMany(t, s, n)
+			wantCases(t, s, c)
+			if rs, err := s.Results(ResultQuery{}); err != nil || len(rs) == 0 {
+				t.Errorf("%s, stopped at %d: %d results: %v", l, stop, len(rs), err)
+			}
+			mustClose(t, s)
+			must(t, os.RemoveAll(filepath.Dir(o.Dir)))
+			if !killed || t.Failed() {
+				break
+			}
+		}
 	}
 }

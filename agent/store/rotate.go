@@ -77,6 +77,9 @@ func (s *Store) eachFile(fn func(*dbFile) error) error {
 
 // finishRotations does what is left to do at every level, from the root down.
 func (s *Store) finishRotations(r *Rotation) error {
+	if err := s.eachFile(s.finishBurials); err != nil {
+		return err
+	}
 	for _, step := range []func(*dbFile, *Rotation) error{s.rewrap, s.finishOwners, s.finishStoreKeys} {
 		if err := s.eachFile(func(d *dbFile) error { return step(d, r) }); err != nil {
 			return err
@@ -107,7 +110,9 @@ func (s *Store) rewrap(d *dbFile, r *Rotation) error {
 		return err
 	}
 	r.Wrapped += len(stale)
-	return s.update(d, func(tx *bolt.Tx) error {
+	// Buried: the previous commit, which recovery may fall back on, must not need a root
+	// key that is about to be dropped.
+	return s.bury(d, func(tx *bolt.Tx) error {
 		b := bucket(tx, bucketKeys)
 		for _, k := range stale {
 			if err := d.vault.rewrapStoreKey(b, k); err != nil {

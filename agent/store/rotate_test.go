@@ -119,11 +119,7 @@ func TestRotateResumes(t *testing.T) {
 	for _, l := range levels {
 		for stop := 0; ; stop++ {
 			o := testOptions(t)
-			must(t, os.CopyFS(o.Dir, os.DirFS(base.Dir)))
-			must(t, os.MkdirAll(o.Dir+".keys", 0o700))
-			key, err := os.ReadFile(base.Dir + ".keys/root.key")
-			must(t, err)
-			must(t, os.WriteFile(o.Dir+".keys/root.key", key, 0o400))
+			copyFolder(t, o.Dir, base.Dir)
 			o.Root = fileRoot(o.Dir)
 			s := mustOpen(t, o)
 			var left atomic.Int64
@@ -134,7 +130,7 @@ func TestRotateResumes(t *testing.T) {
 				}
 				return nil
 			}
-			_, err = s.Rotate(l, "")
+			_, err := s.Rotate(l, "")
 			failpoint = nil
 			wantMany(t, s, n)
 			mustClose(t, s)
@@ -158,6 +154,16 @@ func TestRotateResumes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// copyFolder copies a closed data folder with its root key.
+func copyFolder(tb testing.TB, to, from string) {
+	tb.Helper()
+	must(tb, os.CopyFS(to, os.DirFS(from)))
+	must(tb, os.MkdirAll(to+".keys", 0o700))
+	key, err := os.ReadFile(from + ".keys/root.key")
+	must(tb, err)
+	must(tb, os.WriteFile(to+".keys/root.key", key, 0o400))
 }
 
 func must1[T any](v T, err error) func(testing.TB) T {
