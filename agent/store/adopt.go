@@ -29,8 +29,7 @@ type sealedRows struct {
 // attach gives a file its keys: it makes the first ones, wraps anew what a
 // replaced root key wrapped, and encrypts what is of a time before there were keys.
 func (s *Store) attach(d *dbFile, root Root) error {
-	d.vault = &vault{root: root, rand: s.opts.Rand, store: map[string]cipher.AEAD{},
-		scope: []string{s.opts.Tenant, s.opts.Device, d.schema.kind, d.epoch}}
+	d.vault = s.vaultOf(d)
 	sealed, rows := false, false
 	err := s.view(d, func(tx *bolt.Tx) error {
 		sealed = bucket(tx, bucketMeta).Get([]byte(keySealed)) != nil
@@ -48,6 +47,12 @@ func (s *Store) attach(d *dbFile, root Root) error {
 			Fix:     "if you know why, set keys.adopt_plain once; otherwise somebody has changed the file: restore a backup"}
 	}
 	return s.adopt(d)
+}
+
+// vaultOf makes the vault of a file under the store's root key.
+func (s *Store) vaultOf(d *dbFile) *vault {
+	return &vault{root: s.root, rand: s.opts.Rand, store: map[string]cipher.AEAD{},
+		scope: []string{s.opts.Tenant, s.opts.Device, d.schema.kind, d.epoch}}
 }
 
 // sameTenant refuses another tenant's file, which no key would open.

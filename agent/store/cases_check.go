@@ -58,8 +58,34 @@ func (s *Store) checkCases(tx *bolt.Tx, p *problems) {
 		_, err := s.destination(tx, string(k))
 		return err
 	})
+	s.checkCaseRest(tx, p)
 	for name, n := range want {
 		p.equal(name, eachRow(bucket(tx, name), p, nil), n)
+	}
+}
+
+// checkCaseRest opens the records that no index leads to.
+func (s *Store) checkCaseRest(tx *bolt.Tx, p *problems) {
+	ring := &keyring{vault: s.cases.vault, tx: tx}
+	for _, r := range s.cases.schema.sealed {
+		switch r.bucket {
+		case caseLists, caseEvents, caseSecrets:
+			eachRow(bucket(tx, r.bucket), p, func(k, v []byte) error {
+				if err := s.opens(ring, r, k, v, nil); err != nil {
+					return badRecord(r.bucket, k, err)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// casesShape verifies what can be told of cases.db without a key.
+func casesShape(tx *bolt.Tx, p *problems) {
+	needBuckets(tx, append([]string{bucketKeys, bucketOwners, bucketAudit}, caseBuckets...)...)
+	for index, of := range map[string]string{caseIDs: caseSessions, caseStatuses: caseSessions, caseDates: caseSessions,
+		caseMediaOwner: caseMedia, caseMediaDates: caseMedia, caseGroups: caseWorkflows, caseByDest: caseDeliveries} {
+		p.equal(index, eachRow(bucket(tx, index), p, nil), eachRow(bucket(tx, of), p, nil))
 	}
 }
 

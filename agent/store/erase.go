@@ -71,7 +71,10 @@ func (s *Store) Erase(id, actor string) (removed int, t Tombstone, err error) {
 	if err := s.deletable(HoldSubject, id); err != nil {
 		return 0, Tombstone{}, err
 	}
-	if _, err := s.Subject(id); err != nil {
+	switch _, err := s.Subject(id); {
+	case agent.ErrorCode(err) == agent.CodeNotFound && s.hasAside(id):
+		return s.eraseUnreadable(id, actor)
+	case err != nil:
 		return 0, Tombstone{}, err
 	}
 	if err := s.eraseSessionsOf(id); err != nil {
@@ -84,6 +87,33 @@ func (s *Store) Erase(id, actor string) (removed int, t Tombstone, err error) {
 		}
 		t = s.tombstone(id, max(sub.Version, 1))
 		removed, err = s.erase(tx, sub.ID, t, actor)
+		return err
+	})
+	if err != nil {
+		return 0, Tombstone{}, err
+	}
+	s.note(s.keepTombstone(t))
+	s.note(s.forgetAttempts(id))
+	return removed, t, nil
+}
+
+// hasAside tells whether a subject's records could not be read and were set aside.
+func (s *Store) hasAside(id string) (aside bool) {
+	err := s.view(s.templates, func(tx *bolt.Tx) error {
+		aside = isAside(tx, id)
+		return nil
+	})
+	return err == nil && aside
+}
+
+// eraseUnreadable erases somebody whose record cannot be read. The caller holds
+// s.holding.
+func (s *Store) eraseUnreadable(id, actor string) (removed int, t Tombstone, err error) {
+	if err := s.eraseSessionsOf(id); err != nil {
+		return 0, t, err
+	}
+	err = s.bury(s.templates, func(tx *bolt.Tx) (err error) {
+		removed, t, err = s.eraseUpTo(tx, id, s.tombstone(id, 1).Version, actor)
 		return err
 	})
 	if err != nil {

@@ -83,6 +83,11 @@ func (s *Store) eraseUpTo(tx *bolt.Tx, id string, version uint64, actor string) 
 	case err != nil && agent.ErrorCode(err) != agent.CodeNotFound:
 		return 0, t, err
 	}
+	if err != nil { // not here, but perhaps records that could not be read
+		if err := destroyOwner(tx, id); err != nil {
+			return 0, t, err
+		}
+	}
 	if err := putTombstone(tx, t); err != nil {
 		return 0, t, err
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -140,5 +141,44 @@ func TestEraseUpToRace(t *testing.T) {
 	}
 	if tomb, err := s.Erased("a"); err != nil || tomb.Version != 20 {
 		t.Errorf("%+v %v", tomb, err)
+	}
+}
+
+// TestErasuresOutliveTheirFile: when templates.db is lost for good, the witness still
+// keeps from coming back who was erased, also after the root key was rotated.
+func TestErasuresOutliveTheirFile(t *testing.T) {
+	for name, lose := range map[string]func(path string) error{
+		"deleted": os.Remove,
+		"emptied": func(path string) error { return os.Truncate(path, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions(t)
+			o.Witness, o.Recover = filepath.Join(t.TempDir(), "witness"), true
+			s := mustOpen(t, o)
+			enrolMany(t, s, 2)
+			sub, err := s.Subject("s1")
+			must(t, err)
+			_, tomb, err := s.Erase("s1", "")
+			must(t, err)
+			must1(s.Rotate(LevelRoot, ""))(t)
+			key := s.PublicKey()
+			mustClose(t, s)
+			must(t, lose(filepath.Join(o.Dir, TemplatesFile)))
+			s = mustOpen(t, o)
+			if s.PublicKey() != key {
+				t.Error("the device has another identity")
+			}
+			if got, err := s.Erased("s1"); err != nil || got != tomb {
+				t.Errorf("%+v %v", got, err)
+			}
+			_, _, err = s.Enrol(Enrolment{Subject: agent.Subject{ID: "s1", Version: sub.Version}})
+			wantCode(t, err, agent.CodeConflict)
+			// What is there is not replaced by what is kept.
+			must(t, os.WriteFile(filepath.Join(o.Witness, identityFile), []byte("{}"), 0o600))
+			s = mustReopen(t, s)
+			if s.PublicKey() != key {
+				t.Error("the device has another identity")
+			}
+		})
 	}
 }

@@ -58,7 +58,7 @@ func resultsSchema() schema {
 }
 
 func casesSchema() schema {
-	return schema{kind: "cases", steps: []step{
+	return schema{kind: "cases", shape: casesShape, steps: []step{
 		{"workflows, sessions, lists, webhooks and keys", createBuckets(caseBuckets...)},
 		{"keys", createBuckets(bucketKeys, bucketOwners)},
 		{"audit", createBuckets(bucketAudit)},

@@ -65,6 +65,8 @@ type Options struct {
 	// pays. Without it a damaged file is reported when it is met, and left as it is.
 	Recover   bool
 	recovered Rung // of the file that is being made
+	// provenBy is what a candidate for recovery has to pass besides; nil: nothing.
+	provenBy func(*dbFile) error
 
 	compactOver int64 // a file above this size may be compacted; tests set it
 

@@ -161,10 +161,13 @@ func (d *dbFile) proven(sch schema, o Options) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
 	err = guarded(func() error { return d.db.View(func(tx *bolt.Tx) error { return d.identify(tx, sch, o) }) })
 	d.noteStuck(err)
-	if err != nil {
-		return err
+	if err == nil {
+		err = d.sound()
 	}
-	return d.sound()
+	if err == nil && o.provenBy != nil {
+		err = o.provenBy(d)
+	}
+	return err
 }
 
 // markRecovered notes in the candidate itself what will have to follow its recovery, so

@@ -90,6 +90,7 @@ func (s *Store) finishRotations(r *Rotation) error {
 			return err
 		}
 	}
+	s.note(s.keepIdentity())
 	return s.root.Settle() // only now nothing needs an older root key
 }
 

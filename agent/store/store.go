@@ -90,9 +90,6 @@ func open(o Options, templates, results schema) (*Store, error) {
 			err = s.settleRecovery(d)
 		}
 	}
-	if err == nil && o.Recover {
-		err = s.setAside()
-	}
 	if err != nil {
 		s.Close() // the first error is the one that explains
 		return nil, err
@@ -127,6 +124,11 @@ func (s *Store) unlock() error {
 		return err
 	}
 	s.root = root
+	if s.opts.Recover {
+		if err := s.mendKeys(); err != nil {
+			return err
+		}
+	}
 	for _, d := range s.files() {
 		if err := s.attach(d, root); err != nil {
 			return err
@@ -134,6 +136,11 @@ func (s *Store) unlock() error {
 	}
 	if err := s.identity(); err != nil {
 		return err
+	}
+	if s.opts.Recover { // before anything walks over all records
+		if err := s.eachFile(s.setAside); err != nil {
+			return err
+		}
 	}
 	if err := s.meetWitness(); err != nil {
 		return err

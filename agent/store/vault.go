@@ -122,6 +122,11 @@ func (v *vault) addSecret(tx *bolt.Tx, row []byte, size int, now time.Time) erro
 		return err
 	}
 	defer clear(key)
+	return v.wrapSecret(tx, row, key, now)
+}
+
+// wrapSecret puts a secret there.
+func (v *vault) wrapSecret(tx *bolt.Tx, row, key []byte, now time.Time) error {
 	wrapped, err := v.root.Wrap(key, v.bind("store key", row))
 	if err != nil {
 		return err
@@ -308,6 +313,9 @@ func generation(tx *bolt.Tx, owner string) (newest uint32) {
 func destroyOwner(tx *bolt.Tx, owner string) error {
 	if owner == "" {
 		return errors.New("the general key belongs to nobody and is not destroyed")
+	}
+	if err := dropAside(tx, owner); err != nil {
+		return err
 	}
 	return dropPrefix(bucket(tx, bucketOwners), prefix(owner))
 }

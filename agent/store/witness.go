@@ -94,7 +94,7 @@ func (s *Store) checkpoint(d *dbFile) (Checkpoint, error) {
 // note logs what went wrong beside a deed that succeeded.
 func (s *Store) note(err error) {
 	if err != nil {
-		s.opts.Log.Warn("the witness of the audit log could not be told", "folder", s.opts.Witness, "err", err)
+		s.opts.Log.Warn("the witness, the folder beside the root key, could not be read or told", "folder", s.opts.Witness, "err", err)
 	}
 }
 
