@@ -182,8 +182,16 @@ func (d *dbFile) open(o Options) error {
 
 func (d *dbFile) openHandle(path string, flag int, mode os.FileMode) (*os.File, error) {
 	f, err := os.OpenFile(path, flag, mode)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); err == nil && fi.Size() > 0 {
+		if err := freelistFits(f); err != nil {
+			return nil, errors.Join(&damageError{err}, f.Close())
+		}
+	}
 	d.handle = f
-	return f, err
+	return f, nil
 }
 
 // identify reads meta and refuses a file that is cut short, not ours, another

@@ -33,18 +33,27 @@ type model struct {
 	sent      uint64 // the newest number of telemetry
 	acked     uint64
 	failed    map[string]int // attempts in a row; "" is the device
+
+	voided   map[string]uint64           // subject -> versions up to which enrolments are void
+	policies map[string]retention.Policy // of applications
+	saved    *savedModel                 // the newest backup
+	exported []byte
+	leaving  []leaver // who is in it
 }
 
-// TestModel runs random verbs on a Store and on the model, closing and opening
-// in between.
+// TestModel runs random verbs on a Store and on the model: every verb on people,
+// decisions and keys, with kills in the middle of them, closing and opening. What
+// cases.db keeps is in TestCasesModel.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		o := testOptions(t)
 		dir := t.TempDir()
-		o.Dir, o.MaxTemplates = filepath.Join(dir, "data"), 4
+		defer os.RemoveAll(dir)
+		o.Dir, o.MaxTemplates, o.Witness = filepath.Join(dir, "data"), 4, filepath.Join(dir, "witness")
 		s, err := Open(o)
 		must(t, err)
-		m := &model{s: s, dir: dir, subjects: map[string]agent.Subject{}, byID: map[string]map[string]agent.Template{}, failed: map[string]int{}, holds: map[string]Hold{}}
+		m := &model{s: s, dir: dir, subjects: map[string]agent.Subject{}, byID: map[string]map[string]agent.Template{}, failed: map[string]int{},
+			holds: map[string]Hold{}, voided: map[string]uint64{}, policies: map[string]retention.Policy{}}
 		defer func() { m.s.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"":        m.compare,
@@ -65,6 +74,21 @@ func TestModel(t *testing.T) {
 			"query":   m.query,
 			"reopen":  m.reopen,
 			"kill":    m.kill,
+
+			"enrolOld":  m.enrolOld,
+			"eraseUpTo": m.eraseUpTo,
+			"consent":   m.consent,
+			"withdraw":  m.withdraw,
+			"policy":    m.policy,
+			"rotate":    m.rotate,
+			"compact":   m.compact,
+			"copy":      m.copy,
+			"backup":    m.backup,
+			"restore":   m.restore,
+			"export":    m.export,
+			"import":    m.importBack,
+			"audit":     m.audit,
+			"die":       m.die,
 		})
 	})
 }
@@ -128,7 +152,7 @@ func (m *model) enrol(t *rapid.T) {
 		had = nil
 	}
 	want := agent.Code("")
-	if !m.fits(had, ts) {
+	if !m.fits(had, ts) || !m.usable(id) {
 		want = agent.CodeInvalid
 	}
 	sub, stored, err := m.s.Enrol(Enrolment{Subject: agent.Subject{ID: id}, Templates: ts, Replace: replace})
@@ -150,7 +174,7 @@ func (m *model) add(t *rapid.T) {
 	want := agent.Code("")
 	if _, ok := m.subjects[id]; !ok {
 		want = agent.CodeNotFound
-	} else if !m.fits(m.byID[id], ts) {
+	} else if !m.fits(m.byID[id], ts) || !m.usable(id) {
 		want = agent.CodeInvalid
 	}
 	stored, err := m.s.AddTemplates(id, ts...)
@@ -175,9 +199,7 @@ func (m *model) deleteSubject(t *rapid.T) {
 	if n != len(m.byID[id]) {
 		t.Fatalf("%d templates deleted, want %d", n, len(m.byID[id]))
 	}
-	delete(m.subjects, id)
-	delete(m.failed, id)
-	delete(m.byID, id)
+	m.gone(t, id)
 }
 
 func (m *model) deleteTemplate(t *rapid.T) {
@@ -199,6 +221,7 @@ func (m *model) append(t *rapid.T) {
 	st := rapid.SampledFrom([]agent.Status{agent.Approved, agent.InReview, agent.Declined, ""}).Draw(t, "status")
 	r := testResult(rapid.SampledFrom(append(subjectIDs[:3:3], "")).Draw(t, "subject"), st)
 	r.Kind = rapid.SampledFrom([]agent.Kind{agent.KindVerify, agent.KindIdentify}).Draw(t, "kind")
+	r.Application = drawApplication(t)
 	got, err := m.s.AppendResult(r)
 	if st == "" {
 		wantErr(t, err, agent.CodeInvalid)
@@ -327,14 +350,30 @@ func (m *model) sweep(t *rapid.T) {
 	now := m.s.opts.Now
 	m.s.opts.Now = func() time.Time { return now().AddDate(0, 2, 0) }
 	defer func() { m.s.opts.Now = now }()
-	got, err := m.s.Sweep(context.Background(), Sweeping{Default: retention.Policy{Results: 30 * days}, Unsent: unsent, Synced: true})
+	got, err := m.s.Sweep(context.Background(), m.sweeping(unsent))
 	wantErr(t, err, "")
-	before := len(m.results)
+	before, overdue := len(m.results), 0
 	m.results = slices.DeleteFunc(m.results, func(r agent.Result) bool {
+		if m.keeps(r) {
+			return false
+		}
+		if !unsent && r.Seq > m.acked {
+			overdue++
+		}
 		return (unsent || r.Seq <= m.acked) && !m.isHeld(HoldResult, r.ID) && !m.isHeld(HoldSubject, r.SubjectID)
 	})
-	if got.Results != before-len(m.results) || !unsent && got.Overdue != len(m.pending()) {
-		t.Fatalf("swept %+v, want %d results and %d overdue", got, before-len(m.results), len(m.pending()))
+	if got.Results != before-len(m.results) || got.Overdue != overdue {
+		t.Fatalf("swept %+v, want %d results and %d overdue", got, before-len(m.results), overdue)
+	}
+	var expired []string
+	for _, id := range subjectIDs {
+		if _, ok := m.subjects[id]; ok && !m.isHeld(HoldSubject, id) {
+			expired = append(expired, id)
+		}
+	}
+	slices.Sort(expired)
+	if !slices.Equal(got.Expired, expired) {
+		t.Fatalf("expired %q, want %q", got.Expired, expired)
 	}
 }
 

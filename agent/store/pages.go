@@ -17,6 +17,9 @@ const (
 	flagBranch = 1
 	flagLeaf   = 2
 
+	flagFreelist = 16
+	bigFreelist  = 0xffff // as a count: the list is longer than that
+
 	leafBucket = 1 // flag of a leaf's element: the value is a bucket
 
 	maxPageSize = 1 << 16
@@ -42,10 +45,65 @@ func verifyTree(f io.ReaderAt, txid uint64) error {
 	for _, m := range ms {
 		if m.valid && m.txid == txid {
 			w := &walk{f: f, size: m.pageSize, high: m.high, seen: map[uint64]bool{}}
-			return w.bucket(m.root)
+			if err := w.bucket(m.root); err != nil {
+				return err
+			}
+			return w.freelist(m.free)
 		}
 	}
 	return fmt.Errorf("no meta page has commit %d", txid)
+}
+
+// freelist verifies the list of free pages: each is one of the file's, listed once, and
+// the walk has not met it.
+func (w *walk) freelist(id uint64) error {
+	p, err := w.read(id)
+	if err != nil {
+		return fmt.Errorf("list of free pages: %w", err)
+	}
+	count, at := uint64(binary.NativeEndian.Uint16(p[10:])), uint64(pageHead)
+	if count == bigFreelist { // then the first element is the number of the others
+		count, at = binary.NativeEndian.Uint64(p[at:]), at+8
+	}
+	if binary.NativeEndian.Uint16(p[8:]) != flagFreelist || count > (uint64(len(p))-at)/8 {
+		return fmt.Errorf("the list of free pages, page %d, has %d elements", id, count)
+	}
+	for before := uint64(1); count > 0; count-- {
+		free := binary.NativeEndian.Uint64(p[at:])
+		if free <= before || free >= w.high || w.seen[free] {
+			return fmt.Errorf("page %d is not free, and listed as such", free)
+		}
+		before, at = free, at+8
+	}
+	return nil
+}
+
+// freelistFits verifies, before bbolt opens the file and makes room for it, that the
+// list of free pages of the commit that it will take is no longer than its pages.
+func freelistFits(f io.ReaderAt) error {
+	ms, err := readMetas(f)
+	if err != nil {
+		return nil // bbolt says what is wrong with it
+	}
+	m := ms[0]
+	if ms[1].valid && (!m.valid || ms[1].txid > m.txid) {
+		m = ms[1]
+	}
+	var head [pageHead + 8]byte
+	if !m.valid || m.free >= m.high {
+		return nil
+	}
+	if _, err := f.ReadAt(head[:], int64(m.free*m.pageSize)); err != nil {
+		return fmt.Errorf("list of free pages: %w", err)
+	}
+	more, count := uint64(binary.NativeEndian.Uint32(head[12:])), uint64(binary.NativeEndian.Uint16(head[10:]))
+	if count == bigFreelist {
+		count = binary.NativeEndian.Uint64(head[pageHead:])
+	}
+	if more >= m.high-m.free || count > (more+1)*m.pageSize/8 {
+		return fmt.Errorf("the list of free pages, page %d, reaches beyond the end", m.free)
+	}
+	return nil
 }
 
 // bucket walks a tree from its root.

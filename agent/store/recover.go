@@ -131,7 +131,9 @@ func climb(name string, sch schema, o Options, cause error) (*Recovery, error) {
 		err := rung.make(path, o)
 		o.recovered = rung.Rung
 		if err == nil && rung.Rung != RungNew {
-			err = errors.Join(try.proven(sch, o), try.markRecovered(o))
+			if err = try.proven(sch, o); err == nil { // nothing is written to what is not
+				err = try.markRecovered(o)
+			}
 		}
 		if err != nil {
 			os.Remove(try.path)
@@ -284,6 +286,7 @@ const (
 	metaAt       = 16 // behind the head of the page
 	metaPageSize = metaAt + 8
 	metaRoot     = metaAt + 16
+	metaFree     = metaAt + 32
 	metaHigh     = metaAt + 40
 	metaTxid     = metaAt + 48
 	metaChecksum = metaAt + 56
@@ -298,6 +301,7 @@ type metaPage struct {
 
 	pageSize uint64
 	root     uint64 // page of the root bucket
+	free     uint64 // page of the list of free pages
 	high     uint64 // first page that is not in use
 }
 
@@ -314,7 +318,8 @@ func readMetas(f io.ReaderAt) (ms [2]metaPage, err error) {
 		sum := fnv.New64a()
 		sum.Write(head[metaAt:metaChecksum])
 		ms[i] = metaPage{at: int64(i) * size, pageSize: uint64(size), valid: sum.Sum64() == binary.NativeEndian.Uint64(head[metaChecksum:]),
-			txid: binary.NativeEndian.Uint64(head[metaTxid:]), root: binary.NativeEndian.Uint64(head[metaRoot:]), high: binary.NativeEndian.Uint64(head[metaHigh:])}
+			txid: binary.NativeEndian.Uint64(head[metaTxid:]), root: binary.NativeEndian.Uint64(head[metaRoot:]),
+			free: binary.NativeEndian.Uint64(head[metaFree:]), high: binary.NativeEndian.Uint64(head[metaHigh:])}
 	}
 	return ms, nil
 }

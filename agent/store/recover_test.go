@@ -96,6 +96,20 @@ func (w *wreck) lastPages(t *testing.T) []byte {
 	return b
 }
 
+// freelists writes bytes at an offset into the list of free pages of either commit, and
+// tears the newest meta page.
+func (w *wreck) freelists(t *testing.T, at int, with ...byte) []byte {
+	t.Helper()
+	b := bytes.Clone(w.after)
+	ms, err := readMetas(bytes.NewReader(b))
+	must(t, err)
+	for _, m := range ms {
+		copy(b[int(m.free)*4096+at:], with)
+	}
+	copy(b[w.newestMeta(t)*4096+metaChecksum:], make([]byte, 8))
+	return b
+}
+
 func TestRecoveryLadder(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
@@ -114,6 +128,11 @@ func TestRecoveryLadder(t *testing.T) {
 	}{
 		{name: "torn meta page", damage: tear, want: RungPrevious},
 		{name: "torn pages of the last commit", damage: func(t *testing.T, w *wreck) []byte { return w.lastPages(t) }, want: RungPrevious},
+		{name: "lists of free pages too long", damage: func(t *testing.T, w *wreck) []byte { return w.freelists(t, 12, 0, 0, 0, 0x10) }, want: RungCopy},
+		{name: "lists of free pages without end", damage: func(t *testing.T, w *wreck) []byte {
+			return w.freelists(t, 10, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0)
+		}, want: RungCopy},
+		{name: "used pages listed as free", damage: func(t *testing.T, w *wreck) []byte { return w.freelists(t, 10, 1, 0, 0, 0, 0, 0, 2) }, want: RungCopy},
 		{name: "cut short", damage: func(_ *testing.T, w *wreck) []byte { return w.after[:3*4096] }, want: RungCopy},
 		{name: "cut to the meta pages", damage: func(_ *testing.T, w *wreck) []byte { return w.after[:2*4096] }, want: RungCopy},
 		{name: "empty", damage: func(*testing.T, *wreck) []byte { return nil }, want: RungCopy},
