@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -25,6 +26,15 @@ type caseModel struct {
 	s        *Store
 	sessions []cases.Session // by number
 	faces    map[string]bool // owner/id
+
+	dir       string
+	kills     int
+	heldOf    map[string]bool // session under a legal hold
+	lists     map[string]*modelList
+	workflows map[string][]cases.Workflow // group -> versions
+	keys      map[string]bool             // API key -> revoked
+	media     map[string]time.Time        // picture -> expiry
+	known     map[string]cases.Delivery   // that have been seen
 }
 
 var (
@@ -33,18 +43,24 @@ var (
 	modelTime      = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// TestCasesModel runs random verbs on sessions, faces and deliveries and on a model,
-// closing and opening in between.
+// TestCasesModel runs random verbs on sessions, faces, lists, workflows, keys and
+// deliveries and on a model, with kills, closing and opening in between.
 func TestCasesModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		o := testOptions(t)
-		o.Dir = t.TempDir()
+		dir := t.TempDir()
+		defer os.RemoveAll(dir)
+		o.Dir = filepath.Join(dir, "data")
 		s, err := Open(o)
 		must(t, err)
-		m := &caseModel{s: s, faces: map[string]bool{}}
+		m := &caseModel{s: s, dir: dir, faces: map[string]bool{}, lists: map[string]*modelList{}, workflows: map[string][]cases.Workflow{},
+			keys: map[string]bool{}, media: map[string]time.Time{}, heldOf: map[string]bool{}}
 		defer func() { m.s.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"": m.compare, "create": m.create, "update": m.update, "delete": m.delete, "query": m.query, "reopen": m.reopen, "destination": m.destination,
+			"die": m.die, "rotate": m.rotate, "compact": m.compact, "backup": m.backup, "erase": m.erase, "hold": m.hold, "deliver": m.deliver,
+			"list": m.list, "unlist": m.unlist, "entry": m.entry, "unentry": m.unentry, "workflow": m.workflow, "unworkflow": m.unworkflow,
+			"key": m.key, "revoke": m.revoke, "prune": m.prune,
 		})
 	})
 }
@@ -74,6 +90,7 @@ func (m *caseModel) create(t *rapid.T) {
 	m.sessions = append(m.sessions, got)
 	if len(a.Faces) > 0 {
 		m.faces[SessionOwner(got.ID)] = true
+		m.media[a.Media[0].ID] = a.Media[0].ExpiresAt
 	}
 }
 
@@ -132,6 +149,10 @@ func (m *caseModel) delete(t *rapid.T) {
 	}
 	gone := m.sessions[i]
 	_, err := m.s.DeleteSession(gone.ID)
+	if m.heldOf[gone.ID] {
+		wantErr(t, err, agent.CodeConflict)
+		return
+	}
 	wantErr(t, err, "")
 	_, err = m.s.DeleteSession(gone.ID)
 	wantErr(t, err, agent.CodeNotFound)
@@ -139,8 +160,7 @@ func (m *caseModel) delete(t *rapid.T) {
 	wantErr(t, err, agent.CodeNotFound)
 	_, err = m.s.Face(SessionOwner(gone.ID), cases.FaceCapture)
 	wantErr(t, err, agent.CodeNotFound)
-	m.sessions = slices.Delete(m.sessions, i, i+1)
-	delete(m.faces, SessionOwner(gone.ID))
+	m.forget(gone)
 }
 
 func (m *caseModel) destination(t *rapid.T) {
@@ -205,6 +225,7 @@ func (m *caseModel) compare(t *rapid.T) {
 			t.Fatalf("session %+v, want %+v", got, c)
 		}
 	}
+	m.compareRest(t)
 	seen := map[string]bool{}
 	wantErr(t, m.s.EachFace(func(f agent.Template) error { seen[f.SubjectID] = true; return nil }), "")
 	if !reflect.DeepEqual(seen, m.faces) {
