@@ -46,7 +46,7 @@ func (s *Store) attach(d *dbFile, root Root) error {
 			Message: d.name() + " holds records that are not encrypted, although there has been a root key before",
 			Fix:     "if you know why, set keys.adopt_plain once; otherwise somebody has changed the file: restore a backup"}
 	}
-	return s.adopt(d)
+	return s.adopt(d, rows)
 }
 
 // vaultOf makes the vault of a file under the store's root key.
@@ -75,10 +75,10 @@ func (sc schema) hasRows(tx *bolt.Tx) bool {
 	return false
 }
 
-// adopt makes the first keys, encrypts all records in small transactions, and
-// only then marks the file as encrypted. Killed in between it goes on at the next
-// opening.
-func (s *Store) adopt(d *dbFile) error {
+// adopt makes the first keys, encrypts all records in small transactions, rewrites the
+// file without the pages that held them in the clear, and only then marks it as
+// encrypted. Killed in between it goes on at the next opening.
+func (s *Store) adopt(d *dbFile, rows bool) error {
 	d.vault.adopting.Store(true)
 	defer d.vault.adopting.Store(false)
 	if err := s.update(d, s.firstKeys(d)); err != nil {
@@ -90,6 +90,11 @@ func (s *Store) adopt(d *dbFile) error {
 	}
 	if n > 0 {
 		s.opts.Log.Info("encrypted the records of a data file", "file", d.path, "records", n)
+	}
+	if rows { // also those that an opening that was killed has encrypted
+		if err := s.compactOnline(d); err != nil {
+			return err
+		}
 	}
 	return s.update(d, func(tx *bolt.Tx) error {
 		meta := bucket(tx, bucketMeta)

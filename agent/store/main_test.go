@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math"
 	"os"
@@ -28,6 +29,9 @@ func TestMain(m *testing.M) {
 		return
 	}
 	inMemory()
+	if raceEnabled { // it makes them ten times slower, and looks for something else
+		flag.Set("rapid.checks", "15")
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -44,6 +48,7 @@ func inMemory() {
 func childMain(role, dir string) {
 	roles := map[string]func(string) error{
 		"hold": childHold, "load": childLoad, "careless": childCareless, "limit": childLimit, "nobody": childNobody, "hooks": childHooks,
+		"chores": childChores, "restore": childRestore,
 	}
 	if err := roles[role](dir); err != nil {
 		fmt.Println("error", err)

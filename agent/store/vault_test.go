@@ -111,6 +111,9 @@ func TestAdoptsPlainFolder(t *testing.T) {
 	wantMany(t, s, n)
 	s = mustReopen(t, s)
 	wantMany(t, s, n)
+	if filesHold(t, o.Dir, []byte("Margarete")) {
+		t.Error("pages in the clear are left in the files")
+	}
 }
 
 // TestAdoptAllowed takes over a plain folder under a root key that was there before.
