@@ -84,7 +84,7 @@ func (s *Store) checkCaseRest(tx *bolt.Tx, p *problems) {
 func casesShape(tx *bolt.Tx, p *problems) {
 	needBuckets(tx, append([]string{bucketKeys, bucketOwners, bucketAudit}, caseBuckets...)...)
 	for index, of := range map[string]string{caseIDs: caseSessions, caseStatuses: caseSessions, caseDates: caseSessions,
-		caseMediaOwner: caseMedia, caseMediaDates: caseMedia, caseGroups: caseWorkflows, caseByDest: caseDeliveries} {
+		caseMediaOwner: caseMedia, caseMediaDates: caseMedia, caseGroups: caseWorkflows, caseByDest: caseDeliveries, caseReplayDates: caseReplays} {
 		p.equal(index, eachRow(bucket(tx, index), p, nil), eachRow(bucket(tx, of), p, nil))
 	}
 }

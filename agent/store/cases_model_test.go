@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -233,13 +234,19 @@ func (m *caseModel) revoke(t *rapid.T) {
 
 func (m *caseModel) prune(t *rapid.T) {
 	at := modelTime.AddDate(rapid.SampledFrom([]int{0, 2, 11}).Draw(t, "years"), 0, 0)
-	n, err := m.s.PruneMedia(at, 1000)
-	wantErr(t, err, "")
+	w := &sweeper{Store: m.s, now: at, out: &Swept{}}
+	wantErr(t, w.images(context.Background()), "")
+	n := w.out.Images
 	was := len(m.media)
-	maps.DeleteFunc(m.media, func(_ string, expiry time.Time) bool { return !expiry.After(at) })
+	maps.DeleteFunc(m.media, func(id string, expiry time.Time) bool { return !expiry.After(at) && !m.mediaHeld(id) })
 	if n != was-len(m.media) {
 		t.Fatalf("%d pictures pruned, want %d", n, was-len(m.media))
 	}
+}
+
+// mediaHeld tells whether a picture is of a session under a hold.
+func (m *caseModel) mediaHeld(id string) bool {
+	return slices.ContainsFunc(m.sessions, func(c cases.Session) bool { return m.heldOf[c.ID] && id == fmt.Sprint("m", c.Number-1) })
 }
 
 // die lets the process end at one of the transactions of a verb and goes on with what it

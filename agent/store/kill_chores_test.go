@@ -117,8 +117,11 @@ func (o *oracle) verifyChores(t *testing.T, s *Store) {
 			t.Errorf("%d subjects have keys of the newest round, of %d", k.Owners, must1(s.Stats())(t).Subjects)
 		}
 	}
-	if r, err := s.VerifyAudit(); err != nil || len(r.Problems) > 0 {
-		t.Errorf("audit: %q %v", r.Problems, err)
+	r := must1(s.VerifyAudit())(t)
+	for _, p := range r.Problems {
+		if !strings.Contains(p, "no checkpoint is kept") { // killed before the first
+			t.Errorf("audit: %s", p)
+		}
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.opts.Dir, "backup-*")); left != nil {
 		t.Errorf("half a backup is left: %v", left)

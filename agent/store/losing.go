@@ -36,6 +36,7 @@ func afterLosing(name string) func(s *Store, tx *bolt.Tx, key, value []byte) err
 		caseDests:      (*Store).lostDestination,
 		caseDeliveries: (*Store).lostDelivery,
 		caseEvents:     (*Store).lostEvent,
+		caseReplays:    (*Store).lostReplay,
 	}[name]
 }
 
@@ -193,6 +194,11 @@ func (s *Store) lostEvent(tx *bolt.Tx, key, _ []byte) error {
 		}
 	}
 	return nil
+}
+
+func (s *Store) lostReplay(tx *bolt.Tx, key, _ []byte) error {
+	return errors.Join(dropKeys(bucket(tx, caseReplayDates), func(k, _ []byte) bool { return len(k) > 8 && bytes.Equal(k[8:], key) }),
+		dropSuffix(bucket(tx, caseReplayAbout), append([]byte{0}, key...)))
 }
 
 // dropDeliveryByID deletes a delivery; one that is not there, or cannot be read and is

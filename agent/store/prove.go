@@ -194,6 +194,9 @@ const searchBlock = 8 << 20
 
 func searchFile(path string, ns []needle, hits []map[string]int) error {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // one that was being replaced meanwhile: its successor has its name
+	}
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func fillCases(t *testing.T, s *Store) {
 	must(t, err)
 	_, err = s.QueueTest(d.UUID)
 	must(t, err)
-	must(t, s.ProvideBlocklists())
+	must(t, s.ProvideBlocklists(""))
 	lists, err := s.Lists()
 	must(t, err)
 	picture := func(id string) agent.Media {
@@ -63,6 +63,7 @@ func fillCases(t *testing.T, s *Store) {
 		_, err = s.CreateAPIKey(agent.APIKey{ID: fmt.Sprint("key", i), Digest: make([]byte, 32)})
 		must(t, err)
 	}
+	must(t, s.PutReplay("caller", "one", agent.Replay{At: time.Now()}))
 	_, err = s.MediaKey()
 	must(t, err)
 	_, err = s.ShareKey()

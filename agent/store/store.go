@@ -39,6 +39,7 @@ type Store struct {
 	rotating  sync.Mutex   // held while keys are rotated or files compacted
 	holding   sync.RWMutex // held while a legal hold is placed, and for reading while something it may cover is deleted
 	copying   sync.Mutex   // held while a good copy is made, and while somebody is deleted
+	telling   sync.Mutex   // held while the witness's checkpoints are replaced
 	recovered []Recovery
 
 	// broken is the first error that made further writes unsafe.

@@ -103,6 +103,8 @@ func (s *Store) tellWitness() error {
 	if s.opts.Witness == "" || s.signer == nil {
 		return nil
 	}
+	s.telling.Lock()
+	defer s.telling.Unlock()
 	news := false
 	for _, d := range s.files() {
 		if d.stuck.Load() {
