@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"agent/config":         {"agent", "agent/decide", "agent/retention", "agent/throttle", "go.yaml.in/yaml/v3"},
 	"agent/evaluate":       {"agent", "agent/photo", "models"},
 	"agent/cases":          {"agent", "agent/decide"},
-	"agent/flow":           {"agent", "agent/cases", "agent/decide", "agent/photo", "agent/retention", "agent/verify", "github.com/golang-jwt/jwt/v5"},
+	"agent/flow":           {"agent", "agent/cases", "agent/decide", "agent/photo", "agent/retention", "agent/search", "agent/verify", "github.com/golang-jwt/jwt/v5"},
 	"agent/webhook":        {"agent", "agent/cases"},
 	"agent/report":         {"agent", "agent/cases", "codeberg.org/go-pdf/fpdf", "golang.org/x/image/..."},
 	"agent/keys":           {"agent", "github.com/google/go-tpm/tpm2/..."},

@@ -109,10 +109,12 @@ func (s *Server) realMatch(ctx context.Context, m matchRequest, out *faceMatch) 
 	if err != nil {
 		return err
 	}
+	defer clear(ref.probe.Embedding)
 	user, err := s.analyse(ctx, m.userField, m.user, m.rotate)
 	if err != nil {
 		return err
 	}
+	defer clear(user.probe.Embedding)
 	d := s.Compare.Compare(agent.Thresholds{Review: m.threshold, Decline: m.threshold}, &ref.probe, &user.probe)
 	*out = faceMatch{Status: agent.Declined, UserImage: user.block(), RefImage: ref.block(), Warnings: []Warning{}}
 	if d.Scored {

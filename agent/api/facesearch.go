@@ -74,6 +74,7 @@ func (s *Server) realSearch(r *http.Request, u Upload, cm common, kind string, o
 	if err != nil {
 		return err
 	}
+	defer clear(a.probe.Embedding)
 	if a.probe.Face == nil {
 		return Failure(http.StatusBadRequest, "No face detected in the image")
 	}

@@ -3,7 +3,9 @@ package flow
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"postern/agent"
 	"postern/agent/cases"
@@ -39,6 +41,7 @@ func (s *Service) Submit(ctx context.Context, token string, in cases.Input, fram
 	}
 	revision := v.Revision
 	j := &judging{Service: s, ctx: ctx, session: &v}
+	defer j.wipe()
 	if v.Environment == cases.Live {
 		if err := j.see(in, frames); err != nil {
 			return v, err
@@ -88,6 +91,7 @@ func (s *Service) learn(v *cases.Session, capture agent.Embedding) {
 			return
 		}
 		capture = t.Embedding
+		defer clear(capture)
 	}
 	s.index.addSession(v, capture)
 }
@@ -102,6 +106,15 @@ type judging struct {
 	attach  cases.Attachments
 	capture agent.Embedding // of this submission
 	faces   map[string]agent.Template
+	read    []agent.Template // from the store
+}
+
+// wipe zeroes the faces of the submission: the store has them sealed, and the index has
+// copies of its own.
+func (j *judging) wipe() {
+	for _, f := range slices.Concat(j.attach.Faces, j.read, slices.Collect(maps.Values(j.faces))) {
+		clear(f.Embedding)
+	}
 }
 
 // see analyses the pictures and notes them in the session.
@@ -192,6 +205,7 @@ func (s *Service) addPicture(f *agent.Frame, box *agent.Box, kind string, a *cas
 // where none is good, the first that has a face.
 func (j *judging) present(frames []*agent.Frame) (cases.Face, error) {
 	ev := j.Matcher.NewPictureEvidence("session") // liveness is a step of its own
+	defer ev.Wipe()
 	var best *agent.Frame
 	var probe agent.Probe
 	good := false
@@ -229,7 +243,9 @@ func (j *judging) template(kind string) (agent.Template, error) {
 	if t, ok := j.faces[kind]; ok {
 		return t, nil
 	}
-	return j.Store.Face(owner(j.session.ID), kind)
+	t, err := j.Store.Face(owner(j.session.ID), kind)
+	j.read = append(j.read, t)
+	return t, err
 }
 
 // judge computes one step.
@@ -277,6 +293,7 @@ func (j *judging) evidence() (*verify.Evidence, error) {
 	}
 	p := j.session.Capture.Probe(t.Embedding)
 	ev := j.Matcher.NewPictureEvidence("session " + j.session.ID)
+	defer ev.Wipe()
 	ev.Add(&p)
 	return ev, nil
 }

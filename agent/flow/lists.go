@@ -173,6 +173,7 @@ func (s *Service) addFace(l *cases.List, v *cases.Session, e cases.Entry) (cases
 	if err != nil {
 		return e, err
 	}
+	defer clear(t.Embedding)
 	e.Value = v.ID
 	var picture *agent.Media
 	if m, err := s.Store.Media(v.Capture.Media); err == nil { // a copy of its own: it outlives the session

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -17,22 +18,16 @@ type index struct {
 
 	mu       sync.RWMutex // guards the fields below
 	entries  map[string]listed
-	sessions map[string]known
+	sessions map[string]string  // their applications
 	order    []string           // of sessions, oldest first; may name ones that are gone
 	blocked  map[string]blocked // by entry
+	faces    faces              // of entries and sessions, by their owners
 }
 
 // listed is a face of a list.
 type listed struct {
-	embedding   agent.Embedding
 	entry       cases.Entry
 	kind        string // of the list
-	application string
-}
-
-// known is the face of a former session.
-type known struct {
-	embedding   agent.Embedding
 	application string
 }
 
@@ -46,7 +41,7 @@ func newIndex(limit int) *index {
 	if limit <= 0 {
 		limit = defaultSearchLimit
 	}
-	return &index{limit: limit, entries: map[string]listed{}, sessions: map[string]known{}, blocked: map[string]blocked{}}
+	return &index{limit: limit, entries: map[string]listed{}, sessions: map[string]string{}, blocked: map[string]blocked{}, faces: newFaces()}
 }
 
 // loadIndex reads lists and faces from the store.
@@ -92,25 +87,36 @@ func (s *Service) indexEntry(l *cases.List, e cases.Entry) error {
 	if l.EntryType != cases.EntryFace || l.Type == cases.Custom {
 		return nil
 	}
-	t, err := s.Store.Face("entry/"+e.UUID, e.UUID)
+	t, err := s.Store.Face(entryOwner(e.UUID), e.UUID)
+	if agent.ErrorCode(err) == agent.CodeNotFound { // a recovery has set it aside
+		s.Log.Error("an entry of a list has lost its face and finds nobody: delete it and add it anew", "list", l.Name, "entry", e.UUID)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	defer clear(t.Embedding)
 	s.index.mu.Lock()
-	s.index.entries[e.UUID] = listed{t.Embedding, e, l.Type, agent.ApplicationOr(l.Application)}
-	s.index.mu.Unlock()
+	defer s.index.mu.Unlock()
+	s.index.entries[e.UUID] = listed{e, l.Type, agent.ApplicationOr(l.Application)}
+	s.index.faces.set(entryOwner(e.UUID), t.Embedding)
 	return nil
 }
 
+func entryOwner(id string) string { return "entry/" + id }
+
+// addSession copies the face of a session in.
 func (x *index) addSession(v *cases.Session, e agent.Embedding) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if _, there := x.sessions[v.ID]; !there {
 		x.order = append(x.order, v.ID)
 	}
-	x.sessions[v.ID] = known{e, agent.ApplicationOr(v.Application)}
+	x.sessions[v.ID] = agent.ApplicationOr(v.Application)
+	x.faces.set(owner(v.ID), e)
 	for len(x.sessions) > x.limit {
 		delete(x.sessions, x.order[0])
+		x.faces.drop(owner(x.order[0]))
 		x.order = x.order[1:]
 	}
 }
@@ -120,6 +126,7 @@ func (x *index) dropSession(id string) {
 	defer x.mu.Unlock()
 	if _, there := x.sessions[id]; there {
 		delete(x.sessions, id)
+		x.faces.drop(owner(id))
 		x.order = slices.DeleteFunc(x.order, func(o string) bool { return o == id })
 	}
 }
@@ -129,7 +136,38 @@ func (x *index) dropEntry(id string) {
 	defer x.mu.Unlock()
 	delete(x.entries, id)
 	delete(x.blocked, id)
+	x.faces.drop(entryOwner(id))
 }
+
+// close wipes the faces from memory.
+func (x *index) close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.faces.close()
+	clear(x.entries)
+	clear(x.sessions)
+	x.order = nil
+}
+
+// Forget wipes from memory the faces of sessions and list entries that are not stored
+// any more: an erasure and retention delete them past this service.
+func (s *Service) Forget() error {
+	s.index.mu.RLock()
+	ids := slices.Collect(maps.Keys(s.index.sessions))
+	s.index.mu.RUnlock()
+	for _, id := range ids {
+		_, err := s.Store.Session(id)
+		if agent.ErrorCode(err) == agent.CodeNotFound {
+			s.index.dropSession(id)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close wipes the faces that searches look at from memory; a search finds nobody then.
+func (s *Service) Close() { s.index.close() }
 
 // blocks tells whether an application gives somebody with this vendor_data no session.
 func (x *index) blocks(application, vendor string) bool {
@@ -202,15 +240,15 @@ func (x *index) search(q *SearchQuery, floor float32) []hit {
 	defer x.mu.RUnlock()
 	var hits []hit
 	whose := agent.ApplicationOr(q.Application)
-	for _, l := range x.entries {
-		if c := l.embedding.Cosine(q.Embedding); l.application == whose && c >= floor {
+	for id, l := range x.entries {
+		if c, ok := x.faces.cosine(entryOwner(id), q.Embedding); ok && l.application == whose && c >= floor {
 			one := l
 			hits = append(hits, hit{c, &one, ""})
 		}
 	}
 	if !q.ListsOnly {
-		for id, k := range x.sessions {
-			if c := k.embedding.Cosine(q.Embedding); k.application == whose && c >= floor && id != q.Session {
+		for id, application := range x.sessions {
+			if c, ok := x.faces.cosine(owner(id), q.Embedding); ok && application == whose && c >= floor && id != q.Session {
 				hits = append(hits, hit{c, nil, id})
 			}
 		}

@@ -300,6 +300,11 @@ func (s *Service) DeleteMany(ctx context.Context, c cases.Scope, numbers []uint6
 func (s *Service) SaveRequest(v cases.Session, a cases.Attachments) (cases.Session, error) {
 	v.CreatedAt = v.CreatedAt.UTC().Truncate(time.Microsecond)
 	v.UpdatedAt, v.ActiveAt = v.CreatedAt, v.CreatedAt
+	defer func() {
+		for _, f := range a.Faces {
+			clear(f.Embedding)
+		}
+	}()
 	out, err := s.create(v, a, nil)
 	if agent.ErrorCode(err) == agent.CodeConflict { // an earlier try of the same request
 		return s.Store.Session(v.ID)

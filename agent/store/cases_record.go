@@ -341,6 +341,7 @@ func (s *Store) putFace(tx *bolt.Tx, owner string, t agent.Template) error {
 	if err != nil {
 		return invalid("face %q cannot be stored: %v", t.ID, err)
 	}
+	defer clear(payload)
 	v, err := s.seal(tx, payload, caseBinding(KindFace, owner, t.ID))
 	if err != nil {
 		return err
@@ -372,6 +373,7 @@ func (s *Store) openFace(tx *bolt.Tx, k, v []byte) (agent.Template, error) {
 	if err != nil {
 		return agent.Template{}, badRecord(KindFace, k, err)
 	}
+	defer clear(p) // the embedding in the clear
 	t, err := decodeTemplate(p)
 	if err == nil && (t.ID != id || t.SubjectID != owner) {
 		err = errors.New("it belongs to another record")
@@ -383,10 +385,13 @@ func (s *Store) openFace(tx *bolt.Tx, k, v []byte) (agent.Template, error) {
 }
 
 // EachFace calls fn for every stored face of sessions and list entries, between
-// transactions. SubjectID is the owner.
+// transactions. SubjectID is the owner. The embedding is zeroed when fn has returned.
 func (s *Store) EachFace(fn func(agent.Template) error) error {
+	var batch []agent.Template
+	defer func() { wipeTemplates(batch) }()
 	for after := []byte(nil); ; {
-		var batch []agent.Template
+		wipeTemplates(batch)
+		batch = batch[:0]
 		var last []byte
 		err := s.view(s.cases, func(tx *bolt.Tx) error {
 			c := bucket(tx, caseFaces).Cursor()
@@ -407,7 +412,9 @@ func (s *Store) EachFace(fn func(agent.Template) error) error {
 			return err
 		}
 		for _, t := range batch {
-			if err := fn(t); err != nil {
+			err := fn(t)
+			clear(t.Embedding)
+			if err != nil {
 				return err
 			}
 		}
@@ -415,6 +422,12 @@ func (s *Store) EachFace(fn func(agent.Template) error) error {
 			return nil
 		}
 		after = last
+	}
+}
+
+func wipeTemplates(ts []agent.Template) {
+	for _, t := range ts {
+		clear(t.Embedding)
 	}
 }
 

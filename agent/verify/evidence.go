@@ -27,7 +27,8 @@ type Evidence struct {
 
 	used    int
 	sum     agent.Embedding
-	space   string // embedding space of sum
+	fused   agent.Embedding // where mean works
+	space   string          // embedding space of sum
 	modelID string
 	timings agent.Timings
 	last    []agent.Finding // of the last frame that was not good enough
@@ -113,7 +114,7 @@ func (e *Evidence) Compare(p *agent.Probe) Verdict {
 
 // agrees reports whether the frame shows the person of the frames before it.
 func (e *Evidence) agrees(p *agent.Probe) bool {
-	f := e.Embedding()
+	f := e.mean()
 	return f == nil || e.curve.Score(f.Cosine(p.Embedding)) > minAgreement
 }
 
@@ -144,16 +145,37 @@ func (e *Evidence) Late(elapsed, budget time.Duration, seen int) bool {
 // Needs returns how many frames must be evidence before anything can be approved.
 func (e *Evidence) Needs() int { return e.need }
 
-// Embedding returns the fused embedding, nil when there is none.
+// Embedding returns a copy of the fused embedding, nil when there is none.
 func (e *Evidence) Embedding() agent.Embedding {
+	return append(agent.Embedding(nil), e.mean()...)
+}
+
+// mean is the fused embedding in memory of the evidence's own, which the next call and
+// Wipe change; nil when there is none. Copies would be left to the garbage collector.
+func (e *Evidence) mean() agent.Embedding {
 	if e.sum == nil {
 		return nil
 	}
-	f := append(agent.Embedding(nil), e.sum...)
-	if !f.Normalise() {
+	if e.fused == nil {
+		e.fused = make(agent.Embedding, len(e.sum))
+	}
+	copy(e.fused, e.sum)
+	if !e.fused.Normalise() {
+		clear(e.fused)
 		return nil
 	}
-	return f
+	return e.fused
+}
+
+// Wipe zeroes what the evidence knows of a face: the comparison is over. It cannot be
+// approved any more. Wiping nil does nothing.
+func (e *Evidence) Wipe() {
+	if e == nil {
+		return
+	}
+	clear(e.sum)
+	clear(e.fused)
+	e.sum, e.fused, e.failed = nil, nil, true
 }
 
 // base is the part of the decision's evidence that does not depend on whom the
@@ -163,7 +185,7 @@ func (e *Evidence) base() decide.Evidence {
 	switch {
 	case e.failed:
 		d.Missing = agent.RiskNotComputed
-	case e.used >= e.need && e.Embedding() != nil:
+	case e.used >= e.need && e.mean() != nil:
 		d.Scored = true
 	case e.used > 0 || len(e.last) > 0 && e.last[0].Code != agent.FindingNoFace:
 		d.Missing, d.Findings = agent.RiskLowQuality, e.last

@@ -80,6 +80,9 @@ func New(c Config) (*Service, error) {
 	return s, nil
 }
 
+// Space is the embedding space in which people are compared.
+func (s *Service) Space() string { return s.space }
+
 // Enrolled returns the number of subjects with templates of the current space.
 func (s *Service) Enrolled() int { return s.gallery.len() }
 
@@ -207,7 +210,7 @@ func (s *Service) compareClaim(subjectID string, ev *Evidence) agent.Decision {
 		e.Scored = false // consent was withdrawn or has expired: as if there were no template
 	}
 	if e.Scored {
-		e.Cosine, e.Scored = s.gallery.subject(subjectID, ev.Embedding())
+		e.Cosine, e.Scored = s.gallery.subject(subjectID, ev.mean())
 	}
 	e.Timings.Match = time.Since(start)
 	e.Timings.Total += e.Timings.Match
@@ -265,7 +268,7 @@ func (s *Service) rank(ev *Evidence) (candidate, agent.Decision, error) {
 	var best, second candidate
 	among := s.gallery.len()
 	if e.Scored {
-		best, second, among = s.searchAllowed(ev.Embedding())
+		best, second, among = s.searchAllowed(ev.mean())
 		e.Scored, e.Cosine = best.subject != "", best.cosine
 	}
 	limits, err := s.identifyLimits(among)

@@ -69,3 +69,23 @@ func TestEmbeddingsAreWipedOnceTakenOver(t *testing.T) {
 		t.Errorf("the gallery lost her: %+v, %v", d, err)
 	}
 }
+
+// Evidence that is wiped knows no face, and approves nobody.
+func TestWipedEvidence(t *testing.T) {
+	r := newRig(t)
+	r.mustEnrol(t, "ann", person(1))
+	ev := r.evidence(person(1))
+	if d, err := r.LookupClaim("ann", ev); err != nil || d.Status != agent.Approved {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	ev.Wipe()
+	ev.Wipe()
+	if ev.Embedding() != nil {
+		t.Error("an embedding is left")
+	}
+	if d, err := r.LookupClaim("ann", ev); err != nil || d.Status == agent.Approved {
+		t.Errorf("approved by nothing: %+v, %v", d, err)
+	}
+	var none *verify.Evidence
+	none.Wipe()
+}

@@ -158,7 +158,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
 			w.settle(ctx, w.p)
-			w.p = presentation{} // who stands there afterwards is somebody new
+			w.forget() // who stands there afterwards is somebody new
 			w.Publish(Update{State: NoCamera, At: w.Now(), Problem: "the camera gives no picture"})
 			continue
 		case err != nil:
@@ -168,7 +168,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		w.pace.wait(ctx, w.Settings.MaxRate)
 		if w.closed() {
 			w.settle(ctx, w.p)
-			w.p = presentation{}
+			w.forget()
 			w.Publish(Update{State: Closed, At: w.Now(), Seq: f.Seq, Width: f.Width, Height: f.Height})
 			continue
 		}
@@ -190,6 +190,7 @@ func (w *Watcher) next(ctx context.Context, after uint64) (*agent.Frame, error) 
 func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	u := Update{At: w.Now(), Seq: f.Seq, Width: f.Width, Height: f.Height, RateFPS: w.pace.rate()}
 	pr, err := w.Prober.Probe(ctx, f)
+	defer clear(pr.Embedding) // the evidence has what it needs of it
 	if err != nil {
 		w.settle(ctx, w.p)
 		return w.failed(ctx, u, "the picture could not be analysed", err)
@@ -197,7 +198,7 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	claim, claimed := w.claimNow()
 	u.Face, u.Others, u.Claim = pr.Face, pr.Others, claim
 	if claim != "" && w.p.decided {
-		w.p = presentation{} // a badge read after a decision asks for another one
+		w.forget() // a badge read after a decision asks for another one
 	}
 	before := w.p
 	w.p.see(u.At, &pr, w)
@@ -205,6 +206,9 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 	if w.p.evidence != before.evidence || claim != before.claim {
 		w.settle(ctx, before)
 		w.p.looked = false
+		if before.evidence != w.p.evidence {
+			before.evidence.Wipe()
+		}
 	}
 	if w.p.ready(u.At, w, claim, claimed) {
 		if err := w.decide(ctx, &u); err != nil {
@@ -218,6 +222,12 @@ func (w *Watcher) step(ctx context.Context, f *agent.Frame) Update {
 		u.Problem = w.p.refused
 	}
 	return u
+}
+
+// forget ends the presentation and wipes its evidence.
+func (w *Watcher) forget() {
+	w.p.evidence.Wipe()
+	w.p = presentation{}
 }
 
 // settle decides about a presentation that was compared and has ended before its time,
@@ -257,7 +267,7 @@ func (w *Watcher) decide(ctx context.Context, u *Update) error {
 		return nil
 	}
 	if err != nil {
-		w.p = presentation{}
+		w.forget()
 		return err
 	}
 	w.p.decided = true
@@ -271,7 +281,7 @@ func (w *Watcher) failed(ctx context.Context, u Update, what string, err error) 
 	if w.fails++; w.fails == 1 && ctx.Err() == nil {
 		w.Log.Error(what, "err", err, "source", w.Source)
 	}
-	w.p = presentation{}
+	w.forget()
 	u.State, u.Problem, u.Result = OutOfWork, what, nil
 	return u
 }

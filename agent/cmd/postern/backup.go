@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -189,7 +191,7 @@ func (o streamed) toFile(ctx context.Context, c *cli, path string, q streamReque
 	if err != nil {
 		return 0, err
 	}
-	resp, err := control(ctx, cfg.Data, "/stream/"+o.name, body)
+	resp, err := control(ctx, cfg.Data, "/stream/"+o.name, bytes.NewReader(body))
 	switch {
 	case errors.Is(err, errNoAgent):
 		err = c.withStore(func(st *store.Store) error {
@@ -327,48 +329,107 @@ file encrypted with age. Who has no consent that holds does not leave the device
 	return cmd
 }
 
+// importing enrols the people of an export: on the store itself, or in the agent that
+// holds the folder, which knows them from then on.
+type importing struct{}
+
+func (importing) pattern() string { return "POST /import" }
+
+func (importing) do(h held, r io.Reader, actor string) (store.Transfer, error) {
+	space, err := h.space()
+	if err != nil {
+		return store.Transfer{}, err
+	}
+	t, err := h.st.Import(r, space, actor)
+	for _, id := range t.Taken { // also when it broke off: these are enrolled
+		err = errors.Join(err, h.change(id, func() error { return nil }))
+	}
+	return t, err
+}
+
+func (i importing) serve(h held) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		// As long as it takes: whoever may use the socket may do anything.
+		err := http.NewResponseController(w).SetReadDeadline(time.Time{})
+		var t store.Transfer
+		if err == nil {
+			t, err = i.do(h, r.Body, r.URL.Query().Get("actor"))
+		}
+		if err != nil {
+			w.WriteHeader(http.StatusConflict)
+			json.NewEncoder(w).Encode(failureOf(err))
+			return
+		}
+		json.NewEncoder(w).Encode(t)
+	}
+}
+
+// from sends a decrypted export to the agent that holds the folder, or imports it itself.
+func (i importing) from(ctx context.Context, c *cli, r io.Reader) (t store.Transfer, err error) {
+	cfg, err := c.settings()
+	if err != nil {
+		return t, err
+	}
+	resp, err := control(ctx, cfg.Data, "/import?actor="+url.QueryEscape(actor()), r)
+	if errors.Is(err, errNoAgent) {
+		err = c.withStore(func(st *store.Store) (err error) {
+			t, err = i.do(held{cfg: cfg, st: st, log: c.logger(cfg, true)}, r, actor())
+			return err
+		})
+		return t, err
+	}
+	if err != nil {
+		return t, err
+	}
+	defer resp.Body.Close()
+	return t, json.NewDecoder(io.LimitReader(resp.Body, operationLimit)).Decode(&t)
+}
+
+// space is the embedding space in which people are compared.
+func (h held) space() (string, error) {
+	if h.svc != nil {
+		return h.svc.Space(), nil
+	}
+	set, err := modelsOf(h.cfg)
+	if err != nil {
+		return "", err
+	}
+	return set.Embedder.Manifest.Embedder.Space, nil
+}
+
 func (c *cli) importCmd() *cobra.Command {
 	var f openFlags
 	cmd := &cobra.Command{
 		Use:   "import FILE",
-		Short: "Enrol the people of another device's export",
+		Short: "Enrol the people of another device's export, also while the agent runs",
 		Long: `Enrol the people of an export under this device's own keys. It refuses who was erased
 here after that enrolment was made, who comes without a consent that holds, and
-templates that this device's network cannot compare. It can be repeated. Stop the agent
-before.`,
+templates that this device's network cannot compare. It can be repeated: who is here
+already, no older, is left alone. A running agent takes the people over and knows them
+at once.`,
 		Example: "  postern import team.age --identity key.txt",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			cfg, err := c.settings()
-			if err != nil {
-				return err
-			}
-			set, err := modelsOf(cfg)
-			if err != nil {
-				return err
-			}
 			r, file, err := f.open(a[0])
 			if err != nil {
 				return err
 			}
 			defer file.Close()
-			return c.withStore(func(st *store.Store) error {
-				t, err := st.Import(r, set.Embedder.Manifest.Embedder.Space, actor())
-				if err != nil {
-					return err
-				}
-				text := fmt.Sprintf("imported %s, %d were here already\n", plural(len(t.Taken), "subject"), len(t.Skipped))
-				for _, no := range t.Refused {
-					text += fmt.Sprintf("  refused %s: %s\n", no.Subject, no.Reason)
-				}
-				if err := c.print(t, text); err != nil {
-					return err
-				}
-				if len(t.Refused) > 0 {
-					return &agent.Error{Code: agent.CodeConflict, Message: plural(len(t.Refused), "subject") + " of the export refused"}
-				}
-				return nil
-			})
+			t, err := importing{}.from(cmd.Context(), c, r)
+			if err != nil {
+				return err
+			}
+			text := fmt.Sprintf("imported %s, %d were here already\n", plural(len(t.Taken), "subject"), len(t.Skipped))
+			for _, no := range t.Refused {
+				text += fmt.Sprintf("  refused %s: %s\n", no.Subject, no.Reason)
+			}
+			if err := c.print(t, text); err != nil {
+				return err
+			}
+			if len(t.Refused) > 0 {
+				return &agent.Error{Code: agent.CodeConflict, Message: plural(len(t.Refused), "subject") + " of the export refused"}
+			}
+			return nil
 		},
 	}
 	f.add(cmd)

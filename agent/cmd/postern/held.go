@@ -27,6 +27,9 @@ type held struct {
 	log logger
 
 	record hub.Store // a hub's; nil where it is not open
+
+	// forget wipes from memory what was erased past it; nil where nothing is in memory.
+	forget func() error
 }
 
 // change runs fn, which erases a subject or changes whether it may be used, so that
@@ -35,7 +38,11 @@ func (h held) change(subject string, fn func() error) error {
 	if h.svc == nil {
 		return fn()
 	}
-	return h.svc.Change(subject, fn)
+	err := h.svc.Change(subject, fn)
+	if h.forget != nil {
+		err = errors.Join(err, h.forget())
+	}
+	return err
 }
 
 // operation is something that a command does to a data folder: on the store itself,
@@ -102,7 +109,7 @@ func on[Q, A any](ctx context.Context, c *cli, o operation[Q, A], q Q) (a A, err
 	if err != nil {
 		return a, err
 	}
-	resp, err := control(ctx, cfg.Data, "/do/"+o.name, body)
+	resp, err := control(ctx, cfg.Data, "/do/"+o.name, bytes.NewReader(body))
 	if errors.Is(err, errNoAgent) {
 		err = c.withStore(func(st *store.Store) (err error) {
 			a, err = o.do(ctx, held{cfg: cfg, st: st, log: c.logger(cfg, true)}, q)
@@ -119,7 +126,7 @@ func on[Q, A any](ctx context.Context, c *cli, o operation[Q, A], q Q) (a A, err
 
 // control sends a request to the agent that holds the data folder. The error is
 // errNoAgent when there is none.
-func control(ctx context.Context, dir, path string, body []byte) (*http.Response, error) {
+func control(ctx context.Context, dir, path string, body io.Reader) (*http.Response, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "unix", filepath.Join(dir, controlSocket))
@@ -128,7 +135,7 @@ func control(ctx context.Context, dir, path string, body []byte) (*http.Response
 		}
 		return conn, nil
 	}}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, body)
 	if err != nil {
 		return nil, err
 	}

@@ -113,7 +113,7 @@ func (a *app) runHub(ctx context.Context, o fleet.HubOptions) (err error) {
 	g.Go(func() error {
 		return serveControl(ctx, control, held{cfg: a.cfg, st: st, log: a.log, record: o.Record})
 	})
-	g.Go(func() error { return a.keep(ctx, st, st.DeleteSubject) })
+	g.Go(func() error { return a.keep(ctx, st, st.DeleteSubject, nil) })
 	g.Go(func() error { return served.run(ctx) })
 	return g.Wait()
 }

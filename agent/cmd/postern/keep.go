@@ -16,7 +16,8 @@ const keepEvery = 10 * time.Minute
 
 // keep looks after the data while the agent runs, and ends it when the data can no
 // longer be written safely: only opening anew, which verifies, can tell what is left.
-func (a *app) keep(ctx context.Context, st *store.Store, forget forgetter) error {
+// tidy, when it is given, comes after.
+func (a *app) keep(ctx context.Context, st *store.Store, forget forgetter, tidy func() error) error {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	for {
@@ -27,6 +28,12 @@ func (a *app) keep(ctx context.Context, st *store.Store, forget forgetter) error
 			return st.Err()
 		case <-tick.C:
 			a.keepOnce(ctx, st, forget)
+			if tidy == nil {
+				continue
+			}
+			if err := tidy(); err != nil {
+				a.log.Error("faces that searches look at could not be brought up to date", "err", err)
+			}
 		}
 	}
 }

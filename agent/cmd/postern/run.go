@@ -129,6 +129,7 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	if err != nil {
 		return err
 	}
+	defer cs.flow.Close()
 	server, err := a.newAPI(b, st, cs, seen)
 	if err != nil {
 		return err
@@ -150,12 +151,14 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.sync(ctx, g, st, svc) })
 	g.Go(func() error { return a.listen(ctx, l, server.Over(pagesOf(session, page.Handler()))) })
-	g.Go(func() error { return serveControl(ctx, control, held{cfg: a.cfg, st: st, svc: svc, log: a.log}) })
+	g.Go(func() error {
+		return serveControl(ctx, control, held{cfg: a.cfg, st: st, svc: svc, log: a.log, forget: cs.flow.Forget})
+	})
 	g.Go(func() error { return a.watch(ctx, w) })
 	g.Go(func() error { return a.weather.run(ctx) })
 	g.Go(func() error { return cs.flow.Run(ctx) })
 	g.Go(func() error { return cs.deliverer.Run(ctx) })
-	g.Go(func() error { return a.keep(ctx, st, svc.Delete) })
+	g.Go(func() error { return a.keep(ctx, st, svc.Delete, cs.flow.Forget) }) // retention deletes sessions too
 	err = g.Wait()
 	a.log.Info("agent stopped", "err", err)
 	return err

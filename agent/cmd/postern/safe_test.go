@@ -248,6 +248,7 @@ func TestBackupOfRunningAgent(t *testing.T) {
 	if a := postern(t, "verify", "b44", "--image", face(t, "obama2.jpg"), "--data", other); a.code != exitApproved {
 		t.Errorf("exit %d: %s%s", a.code, a.out, a.err)
 	}
+	importIntoRunning(t, export, identity)
 	elsewhere := filepath.Join(dir, "elsewhere")
 	if a := postern(t, "restore", file, "--identity", identity, "--data", elsewhere); a.code != 0 || !strings.Contains(a.out, "NOBODY IS COMPARED") {
 		t.Fatalf("exit %d: %s%s", a.code, a.out, a.err)
@@ -262,6 +263,28 @@ func TestBackupOfRunningAgent(t *testing.T) {
 	if a := postern(t, "verify", "b46", "--image", face(t, "biden.jpg"), "--data", elsewhere); a.code != exitApproved {
 		t.Errorf("exit %d: %s%s", a.code, a.out, a.err)
 	}
+}
+
+// importIntoRunning imports into an agent that runs: it keeps running, takes them over
+// under its own keys, and knows them at once.
+func importIntoRunning(t *testing.T, export, identity string) {
+	t.Helper()
+	data := shortDir(t)
+	s := start(t, append(cameraOf(t, "obama2.jpg"), "--data", data, "--set", "identify.enabled=true")...)
+	waitFor(t, func() bool { _, err := os.Stat(filepath.Join(data, controlSocket)); return err == nil }, s.out.String)
+	for i, want := range []string{"imported 1 subject", "imported 0 subjects, 1 were here already"} {
+		if a := postern(t, "import", export, "--identity", identity, "--data", data); a.code != 0 || !strings.Contains(a.out, want) {
+			t.Errorf("import %d: exit %d: %s%s", i, a.code, a.out, a.err)
+		}
+	}
+	if a := postern(t, "import", export, "--data", data); a.code != exitInvalid {
+		t.Errorf("without an identity: exit %d: %s", a.code, a.err)
+	}
+	waitFor(t, func() bool { return strings.Contains(s.out.String(), "subject=b44") }, s.out.String)
+	if a := postern(t, "audit", "list", "--data", data, "--json"); !strings.Contains(a.out, `"import"`) {
+		t.Errorf("the audit says %s", a.out)
+	}
+	s.stop()
 }
 
 // TestNothingBiometricIsTold: what the program logs and prints about enrolled people

@@ -172,7 +172,7 @@ func (a *app) safely(st *store.Store) {
 // offers are the operations of a running agent.
 func offers() []controlled {
 	return []controlled{opVaultStatus, opVaultRotate, opVaultCompact, opErase, opConsent, opAuditList, opAuditVerify, opAuditCheckpoint, opKeys,
-		opBackup, opExport, opEnrol, opGallery, opErasures, opAccess}
+		opBackup, opExport, importing{}, opEnrol, opGallery, opErasures, opAccess}
 }
 
 func joined(lines []string) string { return strings.Join(lines, "\n") + "\n" }

@@ -101,6 +101,7 @@ func (c *cli) decide(ctx context.Context, images []string, final decideFunc, loo
 		if err != nil {
 			return err
 		}
+		defer ev.Wipe()
 		r, err = final(ctx, svc, ev)
 		return err
 	})
