@@ -119,14 +119,14 @@ func childLoad(dir string) error {
 	return load(s)
 }
 
-// childCareless is childLoad without syncing anything.
+// childCareless is childLoad without syncing anything, growing files neither.
 func childCareless(dir string) error {
 	s, err := Open(childOptions(dir))
 	if err != nil {
 		return err
 	}
 	for _, d := range s.files() {
-		d.db.NoSync = true
+		d.db.NoSync, d.db.NoGrowSync = true, true
 	}
 	return load(s)
 }
