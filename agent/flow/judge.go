@@ -293,7 +293,6 @@ func (j *judging) evidence() (*verify.Evidence, error) {
 	}
 	p := j.session.Capture.Probe(t.Embedding)
 	ev := j.Matcher.NewPictureEvidence("session " + j.session.ID)
-	defer ev.Wipe()
 	ev.Add(&p)
 	return ev, nil
 }
@@ -309,6 +308,7 @@ func (j *judging) faceMatch(st *cases.Step) (cases.Outcome, error) {
 	if err != nil {
 		return o, err
 	}
+	defer ev.Wipe()
 	d, err := j.compare(st, ev, &o)
 	if err != nil {
 		return o, err
