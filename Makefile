@@ -7,6 +7,9 @@ export PKG_CONFIG_PATH := $(CURDIR)/cross/pkgconfig
 export CGO_CFLAGS      := -O2 -g -ffunction-sections -fdata-sections
 export CGO_CXXFLAGS    := $(CGO_CFLAGS)
 export CGO_LDFLAGS     := -O2 -g -Wl,--gc-sections -Wl,--as-needed
+# No path of this machine gets into what is built, so that packages come out the same
+# everywhere, from the same objects that the tests use.
+export GOFLAGS         := -trimpath
 
 # A Go that set-up fetched comes first; where the system's was new enough there is none.
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
@@ -18,12 +21,13 @@ FUZZTIME ?= 10s
 SOAKTIME ?= 1h
 ROUNDS   ?= 1000
 CUTS     ?= 500
+QEMUROUNDS ?= 5
 ARGS     ?=
 CPUS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio vuln benchstore models eval cover cross clean bench-peers
+.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio vuln benchstore models eval cover cross qemu deb deb-test clean bench-peers
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
@@ -116,8 +120,17 @@ cover: setup ## test coverage, each function and in total
 clients: setup build ## drive a started agent with clients of others
 	@cross/clients.sh
 
-cross: setup ## compile for arm64, and without cgo, and check the result
-	@VERSION=$(VERSION) cross/arm64.sh
+cross: setup ## compile for amd64 and arm64, with and without OpenCV, and check the result
+	@VERSION=$(VERSION) cross/build.sh
+
+qemu: cross ## run the arm64 program under qemu, beside this machine's
+	@ROUNDS=$(QEMUROUNDS) cross/qemu.sh
+
+deb: cross ## make the Debian packages, an SBOM for each and SHA256SUMS (ARGS=--check: twice, and lintian)
+	@cross/deb.sh $(ARGS)
+
+deb-test: deb ## install, upgrade, remove and purge the packages in a clean root (needs root)
+	@cross/deb-test.sh
 
 clean: ## remove what was built; what set-up fetched stays in .cache
 	rm -rf bin dist .cache/sample

@@ -2,6 +2,8 @@ package inference_test
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -35,7 +37,11 @@ func openPipeline(tb testing.TB) *inference.Pipeline { return openWith(tb, infer
 
 func openWith(tb testing.TB, o inference.Options) *inference.Pipeline {
 	tb.Helper()
-	rt, err := litert.Open("../.cache/litert/libLiteRt.so", nil)
+	lib := os.Getenv("POSTERN_LITERT")
+	if lib == "" {
+		lib = "../.cache/litert/libLiteRt.so"
+	}
+	rt, err := litert.Open(lib, nil)
 	if err != nil {
 		tb.Fatalf("%v (run \"make setup\")", err)
 	}
@@ -188,5 +194,48 @@ func TestGoldenLiveness(t *testing.T) {
 		if l := pr.Liveness; !l.Measured || math.Abs(l.Score-want) > 2 || len(pr.Trace.Mesh) != 468 {
 			t.Errorf("%s: %+v, want score %v", name, l, want)
 		}
+	}
+}
+
+// TestSameOnAnotherCPU compares this machine's embeddings with those that the same test
+// has left in the file TEST_EMBEDDINGS on another; where there is no file yet it leaves
+// them. "make qemu" runs it on amd64 and then on arm64.
+func TestSameOnAnotherCPU(t *testing.T) {
+	file := os.Getenv("TEST_EMBEDDINGS")
+	if file == "" {
+		t.Skip("TEST_EMBEDDINGS names no file; make qemu does")
+	}
+	const tolerance = 1e-2 // of the cosine; int8 sums are the same everywhere, float ones nearly
+	here := map[string]agent.Embedding{}
+	p := openPipeline(t)
+	for _, want := range readGolden(t).Portraits {
+		pr, err := p.Probe(t.Context(), loadFace(t, want.File))
+		if err != nil || len(pr.Embedding) == 0 {
+			t.Fatalf("%s: %d values, %v", want.File, len(pr.Embedding), err)
+		}
+		here[want.File] = pr.Embedding
+	}
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if raw, err = json.Marshal(here); err == nil {
+			err = os.WriteFile(file, raw, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("left %d embeddings", len(here))
+		return
+	}
+	there := map[string]agent.Embedding{}
+	if err == nil {
+		err = json.Unmarshal(raw, &there)
+	}
+	if err != nil || len(there) != len(here) {
+		t.Fatalf("%d embeddings, want %d: %v", len(there), len(here), err)
+	}
+	for name, e := range here {
+		c := float64(e.Cosine(there[name]))
+		t.Logf("%s: cosine %.6f", name, c)
+		near(t, name, c, 1, tolerance)
 	}
 }

@@ -147,12 +147,22 @@ const silent = 15 * time.Second
 
 // Healthy is nil while the loop sees pictures and no part has failed.
 func (s *Server) Healthy() error {
+	if err := s.Working(); err != nil {
+		return err
+	}
+	if u, _ := s.feed.latest(); u.State == watch.NoCamera {
+		return errors.New("the camera gives no pictures")
+	}
+	return nil
+}
+
+// Working is nil while the loop goes on and no part has failed, with or without
+// pictures: a camera that is gone is waited for.
+func (s *Server) Working() error {
 	u, ok := s.feed.latest()
 	switch {
 	case !ok || s.now().Sub(u.At) > silent:
 		return errors.New("the loop says nothing")
-	case u.State == watch.NoCamera:
-		return errors.New("the camera gives no pictures")
 	case u.State == watch.OutOfWork:
 		return errors.New("a part of the loop has failed")
 	}

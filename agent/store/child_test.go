@@ -24,7 +24,7 @@ type child struct {
 
 func startChild(tb testing.TB, role, dir string) *child {
 	tb.Helper()
-	cmd := exec.Command("/proc/self/exe")
+	cmd := thisBinary()
 	cmd.Env = append(os.Environ(), envChild+"="+role+":"+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -33,6 +33,20 @@ func startChild(tb testing.TB, role, dir string) *child {
 	c := &child{cmd, bufio.NewReader(out)}
 	tb.Cleanup(c.kill)
 	return c
+}
+
+// thisBinary runs this test binary again, through TEST_RUNNER where the kernel cannot
+// start it: an emulator and its options.
+func thisBinary() *exec.Cmd {
+	runner := strings.Fields(os.Getenv("TEST_RUNNER"))
+	if len(runner) == 0 {
+		return exec.Command("/proc/self/exe")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return exec.Command(runner[0], append(runner[1:], exe)...)
 }
 
 func (c *child) kill() {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -55,7 +56,13 @@ that certifies them, and itself where hub.tls_cert is not set.`,
 			if err != nil {
 				return err
 			}
-			o.Started = func(addr string) { fmt.Fprintf(c.out, "the hub's broker listens at %s (Ctrl-C stops it)\n", addr) }
+			o.Started = func(addr string) {
+				fmt.Fprintf(c.out, "the hub's broker listens at %s (Ctrl-C stops it)\n", addr)
+				tellSystemd(o.Log, daemon.SdNotifyReady)
+			}
+			o.Committed = func(b hub.Batch, p hub.Position) {
+				o.Log.Debug("results are in", "device", b.Device, "up_to", p.Acked, "historical", b.Historical)
+			}
 			c.recover = true
 			return (&app{cli: c, cfg: cfg, log: o.Log}).runHub(cmd.Context(), o)
 		},

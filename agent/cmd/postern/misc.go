@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
 )
 
 // version is set by the build (-ldflags "-X main.version=…").
@@ -26,6 +27,22 @@ func (c *cli) versionCmd() *cobra.Command {
 				}
 			}
 			return c.print(v, fmt.Sprintf("postern %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH))
+		},
+	}
+}
+
+// manCmd writes the manual pages that packages carry.
+func (c *cli) manCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:    "man FOLDER",
+		Short:  "Write the manual pages of all commands into a folder",
+		Args:   args(cobra.ExactArgs(1)),
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			root := cmd.Root()
+			root.DisableAutoGenTag = true // it holds the day of the build
+			header := &doc.GenManHeader{Section: "1", Source: "postern", Manual: "postern"}
+			return doc.GenManTree(root, header, a[0])
 		},
 	}
 }

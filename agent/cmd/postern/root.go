@@ -93,7 +93,7 @@ Try it:
 		in("agent", c.runCmd()), in("agent", c.maintenanceCmd()), in("agent", c.hubCmd()), in("agent", c.devicesCmd()), in("agent", c.accessCmd()), in("agent", c.keysCmd()), in("agent", c.vaultCmd()), in("agent", c.auditCmd()), in("agent", c.resultsCmd()), in("agent", c.cameraCmd()), in("agent", c.configCmd()), in("agent", c.doctorCmd()), in("agent", c.recoverCmd()), in("agent", c.retentionCmd()), in("agent", c.holdCmd()),
 		in("agent", c.joinCmd()),
 		in("agent", c.backupCmd()), in("agent", c.restoreCmd()), in("agent", c.exportCmd()), in("agent", c.importCmd()),
-		in("measure", c.benchCmd()), in("measure", c.evalCmd()), in("measure", c.calibrateCmd()), c.versionCmd(),
+		in("measure", c.benchCmd()), in("measure", c.evalCmd()), in("measure", c.calibrateCmd()), c.versionCmd(), c.manCmd(),
 	)
 	root.SetHelpTemplate(root.HelpTemplate() + "\n" + exitHelp + "\n")
 	return root

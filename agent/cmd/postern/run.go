@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -121,9 +122,10 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	}
 	a.log.Info("agent started", "device", a.cfg.Device, "data", a.cfg.Data, "camera", a.cfg.Camera.Source, "subjects", svc.Enrolled(),
 		"model", b.set.Embedder.Manifest.ID, "identify", a.cfg.Identify.Enabled)
-	seen := page.Healthy
+	seen, working := page.Healthy, page.Working
 	if cam == frameSource(noCamera{}) {
 		seen = func() error { return nil }
+		working = seen
 	}
 	cs, err := a.newCases(b, st, svc)
 	if err != nil {
@@ -148,7 +150,9 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	if err != nil {
 		return err
 	}
+	tellSystemd(a.log, daemon.SdNotifyReady)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return watchdog(ctx, a.log, working, func() error { return storeHealth(st) }) })
 	g.Go(func() error { return a.sync(ctx, g, st, svc) })
 	g.Go(func() error { return a.listen(ctx, l, server.Over(pagesOf(session, page.Handler()))) })
 	g.Go(func() error {
