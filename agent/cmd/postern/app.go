@@ -143,6 +143,11 @@ func openModels(cfg config.Config, log *slog.Logger, parallel int, set *models.S
 		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}, b.runtime.Close())
 	}
 	set.Release()
+	// A runtime that is wrong on this CPU must stop the start, not open the door.
+	if err := b.pool.Check(context.Background()); err != nil {
+		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the networks do not work on this machine", Err: err,
+			Fix: "use another CPU or another LiteRT; nobody can be told apart with this one"}, b.Close())
+	}
 	return b, nil
 }
 
