@@ -66,7 +66,12 @@ inside() {
 }
 with=()
 said=$work/said
-dpkg_() { inside dpkg "$@" >"$said" 2>&1; cat "$said" >>"$log"; }
+dpkg_() {
+	local status=0
+	inside dpkg "$@" >"$said" 2>&1 || status=$?
+	cat "$said" >>"$log"
+	return $status
+}
 expect() { grep -qF "$1" "$said" || { cat "$said" >&2; fail "\"$1\" was not said"; }; }
 data() { [ -n "$(find "$clean/var/lib/postern/data" -type f 2>/dev/null)" ]; }
 
