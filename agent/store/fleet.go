@@ -39,8 +39,9 @@ type Position struct {
 const StampSize = 8
 
 const (
-	rowFleet   = "s/fleet" // key of the hashes of personal ids within the fleet
-	rowSealing = "s/hpke"  // X25519 key to which the hub seals what is for this device
+	rowFleet   = "s/fleet"  // key of the hashes of personal ids within the fleet
+	rowSealing = "s/hpke"   // X25519 key to which the hub seals what is for this device
+	rowRecord  = "s/record" // wraps the keys of a hub's record
 	tagSize    = 16
 )
 
@@ -87,6 +88,9 @@ func (s *Store) putFleetKey(tx *bolt.Tx, key []byte) error {
 
 // SealingKey is the device's X25519 key, to which the hub seals what is for it alone.
 func (s *Store) SealingKey() ([]byte, error) { return s.secret(rowSealing, 32) }
+
+// RecordKey is the key under which a hub keeps its record.
+func (s *Store) RecordKey() ([]byte, error) { return s.secret(rowRecord, keys.Size) }
 
 // SignFleet signs with the store's Ed25519 key, whose public half is PublicKey: a hub
 // what it tells its devices. The context keeps one kind of message from being taken for another.

@@ -34,6 +34,8 @@ type Desired interface {
 	Changes(after uint64, limit int) ([]Change, wire.Position, error)
 	// Erase takes in erasures that were made on a device.
 	Erase(es []wire.Erasure, device string) error
+	// Erased lists all erasures.
+	Erased() ([]wire.Erasure, error)
 	FleetKey() []byte
 	Sign(context string, message []byte) (key string, sig []byte)
 	// News says that desired state has changed.
@@ -112,6 +114,9 @@ const gatherNews = 50 * time.Millisecond
 // Run answers until ctx is done. An error is the store's.
 func (d *Downlink) Run(ctx context.Context) error {
 	d.init()
+	if err := d.forget(); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -127,10 +132,26 @@ func (d *Downlink) Run(ctx context.Context) error {
 				return nil
 			}
 			d.hint(ctx)
+			if err := d.forget(); err != nil {
+				return err
+			}
 		case <-d.hello:
 			d.hint(ctx)
 		}
 	}
+}
+
+// forget takes what the hub's record says of people who were erased.
+func (d *Downlink) forget() error {
+	es, err := d.Desired.Erased()
+	if err != nil {
+		return err
+	}
+	n, err := d.Store.Erase(es)
+	if n > 0 {
+		d.Log.Info("the record forgets people who were erased", "people", n)
+	}
+	return err
 }
 
 // hint tells every device the newest version.

@@ -39,7 +39,7 @@ type bench struct {
 }
 
 func start(t *testing.T, wrap func(hub.Store) hub.Store) *bench {
-	st, err := boltstore.Open(t.TempDir())
+	st, err := boltstore.Open(t.TempDir(), boltstore.Sealing{})
 	if err != nil {
 		t.Fatal(err)
 	}

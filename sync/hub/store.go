@@ -25,6 +25,7 @@ type Row struct {
 	At         time.Time // when it came first
 	Refused    string    // why it is set aside; "" for a row that can be read
 	Body       wire.Raw
+	Erased     bool // whom it is about was erased; there is no Body
 }
 
 // Position is how far one epoch of a device has come.
@@ -73,6 +74,13 @@ type Store interface {
 	PutHealth(h Health) error
 	// Healths lists the last health of every device, by name.
 	Healths() ([]Health, error)
+	// Erase forgets what the rows say of people who were erased, and of such rows that
+	// come later and were decided before. The rows themselves stay, by their numbers. It
+	// returns of how many people there were some; repeating it changes nothing.
+	Erase(es []wire.Erasure) (int, error)
+	// Expire deletes acknowledged rows that were decided before a time; they are not asked
+	// for again.
+	Expire(before time.Time) (int, error)
 	// PutFollowed keeps how far a device has followed desired state.
 	PutFollowed(f Followed) error
 	// Followed gives it back; the zero value for a device that never has.

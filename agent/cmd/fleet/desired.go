@@ -66,6 +66,14 @@ func (d desired) Erase(es []wire.Erasure, device string) error {
 	return err
 }
 
+func (d desired) Erased() ([]wire.Erasure, error) {
+	es, err := d.st.Erasures(false, 0)
+	if err != nil {
+		return nil, err
+	}
+	return erasuresOut(es)
+}
+
 // members lends the registry; without a folder whoever has come is one.
 type members struct {
 	devices registry.Registry

@@ -18,6 +18,7 @@ import (
 	"postern/sync/bus/mqtt"
 	"postern/sync/device"
 	"postern/sync/downlink"
+	"postern/sync/hub"
 	"postern/sync/registry"
 	"postern/sync/uplink"
 	"postern/sync/wire"
@@ -115,7 +116,7 @@ func TestDownlink(t *testing.T) {
 	dir := t.TempDir()
 	reg := registry.Registry{Dir: filepath.Join(dir, "devices")}
 	hubStore := folder(t, filepath.Join(dir, "people"), "hub")
-	record, err := OpenRecord(dir)
+	record, err := OpenRecord(dir, hubStore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +138,23 @@ func TestDownlink(t *testing.T) {
 		t.Errorf("templates %+v, %v", ts, err)
 	}
 
+	res := decision()
+	res.SubjectID = "ada"
+	if _, err := a.st.AppendResult(res); err != nil {
+		t.Fatal(err)
+	}
+	row := func() (out hub.Row) {
+		rows, err := record.Rows("a", a.st.Epoch(), 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rows {
+			out = r
+		}
+		return out
+	}
+	bustest.WaitFor(t, "a decision about her at the hub", func() bool { r, err := wireResult(row()); return err == nil && r.SubjectID == "ada" })
+
 	// Erased at one door: gone from the hub and every other, at once where there is a
 	// line, and when it is back elsewhere.
 	c.stop()
@@ -145,6 +163,7 @@ func TestDownlink(t *testing.T) {
 	}
 	wantPeople(t, b.st, "bob eve")
 	wantPeople(t, hubStore, "bob eve")
+	bustest.WaitFor(t, "the record to forget her", func() bool { r := row(); return r.Erased && r.Body == nil && r.Seq == 1 })
 	status := func() ErasureStatus {
 		list, err := Erasures(hubStore, record, reg, hubStore.FleetTag("ada"))
 		if err != nil || len(list) != 1 {

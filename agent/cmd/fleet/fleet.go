@@ -87,8 +87,30 @@ type HubOptions struct {
 	Started func(addr string)
 }
 
-// OpenRecord opens the hub's store in its data folder.
-func OpenRecord(dir string) (hub.Store, error) { return boltstore.Open(dir) }
+// OpenRecord opens the hub's record in its data folder, encrypted under a key of the
+// hub's people; without them it is not encrypted.
+func OpenRecord(dir string, people *store.Store) (hub.Store, error) {
+	if people == nil {
+		return boltstore.Open(dir, boltstore.Sealing{})
+	}
+	if err := people.OpenFeed(); err != nil { // it has the key of the tags
+		return nil, err
+	}
+	key, err := people.RecordKey()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return boltstore.Open(dir, boltstore.Sealing{Key: key, Tag: func(id string) []byte { return mustHex(people.FleetTag(id)) }})
+}
+
+func mustHex(tag string) []byte {
+	b, err := hex.DecodeString(tag)
+	if err != nil {
+		panic("a tag that was not made here")
+	}
+	return b
+}
 
 // hubClient is the client id of the hub. No device's name has upper case, so it is
 // nobody else's; nats-server refuses dots.
@@ -101,7 +123,7 @@ func RunHub(ctx context.Context, o HubOptions) (err error) {
 	}
 	st := o.Record
 	if st == nil {
-		if st, err = OpenRecord(o.Data); err != nil {
+		if st, err = OpenRecord(o.Data, o.People); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, st.Close()) }()

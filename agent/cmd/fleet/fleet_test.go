@@ -208,7 +208,7 @@ func TestRestoredHub(t *testing.T) {
 		startDevice(t, "door", &mqtt.Dialer{URL: "mqtt://" + addr}, out)
 		bustest.WaitFor(t, "the rest", func() bool { return out.depth() == 0 })
 	})
-	st, err := boltstore.Open(dir)
+	st, err := boltstore.Open(dir, boltstore.Sealing{})
 	if err != nil {
 		t.Fatal(err)
 	}

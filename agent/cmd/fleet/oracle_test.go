@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -26,7 +27,6 @@ import (
 	"postern/sync/device"
 	"postern/sync/downlink"
 	"postern/sync/hub"
-	"postern/sync/hub/boltstore"
 	"postern/sync/uplink"
 	"postern/sync/wire"
 )
@@ -515,7 +515,11 @@ func (f *fleetUnderTest) compare(end bool) {
 	for _, p := range append(f.agents, f.hub) {
 		p.kill()
 	}
-	hs, err := boltstore.Open(f.hub.c.Dir)
+	people, err := openFolder(f.hub.c.people(), "hub")
+	if err != nil {
+		f.Fatal(err)
+	}
+	hs, err := OpenRecord(f.hub.c.Dir, people)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -534,7 +538,7 @@ func (f *fleetUnderTest) compare(end bool) {
 	if end && len(at) != len(f.agents) {
 		f.Errorf("the hub has %d streams, want %d", len(at), len(f.agents))
 	}
-	if err := hs.Close(); err != nil {
+	if err := errors.Join(hs.Close(), people.Close()); err != nil {
 		f.Error(err)
 	}
 	f.Logf("%d decisions compared", total)

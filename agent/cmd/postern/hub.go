@@ -101,7 +101,7 @@ func (a *app) runHub(ctx context.Context, o fleet.HubOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	if o.Record, err = fleet.OpenRecord(a.cfg.Data); err != nil {
+	if o.Record, err = fleet.OpenRecord(a.cfg.Data, st); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Record.Close()) }()
@@ -122,7 +122,28 @@ func (a *app) runHub(ctx context.Context, o fleet.HubOptions) (err error) {
 	})
 	g.Go(func() error { return a.keep(ctx, st, st.DeleteSubject, nil) })
 	g.Go(func() error { return served.run(ctx) })
+	g.Go(func() error { a.expire(ctx, o.Record); return nil })
 	return g.Wait()
+}
+
+// expire deletes rows of the hub's record as retention.results asks, every now and then.
+func (a *app) expire(ctx context.Context, record hub.Store) {
+	life := time.Duration(a.cfg.Retention.Policy().Results)
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for life > 0 {
+		n, err := record.Expire(time.Now().Add(-life))
+		if err != nil {
+			a.log.Error("the record's retention could not be kept", "err", err)
+		} else if n > 0 {
+			a.log.Info("retention", "rows", n)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // hubOptions turns settings into those of a hub.

@@ -65,7 +65,7 @@ var (
 		}
 		record := h.record
 		if record == nil {
-			r, err := fleet.OpenRecord(h.cfg.Data)
+			r, err := fleet.OpenRecord(h.cfg.Data, h.st)
 			if err != nil {
 				return nil, err
 			}

@@ -2,6 +2,7 @@
 package boltstore
 
 import (
+	"crypto/cipher"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,30 +30,66 @@ var (
 	bucketRows    = []byte("rows")
 	bucketHealth  = []byte("health")
 	bucketFollow  = []byte("followed")
+	bucketOwners  = []byte("owners") // whom rows are about -> their key, wrapped
+	bucketErased  = []byte("erased") // tag -> when
 )
 
-const schema = "1"
+// With the first the bodies of rows are in the clear.
+const (
+	schema       = "1"
+	sealedSchema = "2"
+)
 
 // Store is an open file. Its methods may be called from any goroutine.
-type Store struct{ db *bolt.DB }
+type Store struct {
+	db    *bolt.DB
+	vault *vault // nil: bodies are stored as they are
+}
 
-var _ hub.Store = (*Store)(nil)
-
-// Open opens the hub's file in dir, and makes what is missing.
-func Open(dir string) (*Store, error) {
+// Open opens the hub's file in dir, and makes what is missing. A file that was not
+// encrypted is, when a key is given.
+func Open(dir string, sealing Sealing) (*Store, error) {
 	path := filepath.Join(dir, File)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, unusable(path, err)
 	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 2 * time.Second, FreelistType: bolt.FreelistMapType, PreLoadFreelist: true})
+	v, err := newVault(sealing)
 	if err != nil {
 		return nil, unusable(path, err)
 	}
-	s := &Store{db}
-	if err := db.Update(prepare); err != nil {
+	db, err := open(path)
+	if err != nil {
+		return nil, unusable(path, err)
+	}
+	s := &Store{db, v}
+	if err := s.begin(); err != nil {
 		return nil, unusable(path, errors.Join(err, s.Close()))
 	}
 	return s, nil
+}
+
+func open(path string) (*bolt.DB, error) {
+	return bolt.Open(path, 0o600, &bolt.Options{Timeout: 2 * time.Second, FreelistType: bolt.FreelistMapType, PreLoadFreelist: true})
+}
+
+// begin brings the file to where it should be.
+func (s *Store) begin() error {
+	sealed := false
+	err := s.db.Update(func(tx *bolt.Tx) (err error) {
+		sealed, err = prepare(tx)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case sealed && s.vault == nil:
+		return errors.New("it is encrypted, and no key was given")
+	case !sealed && s.vault != nil:
+		if err := s.sealAll(); err != nil {
+			return err
+		}
+	}
+	return s.shred()
 }
 
 func unusable(path string, err error) error {
@@ -60,20 +97,21 @@ func unusable(path string, err error) error {
 		Fix: "check the disk, and that no other hub runs on it"}
 }
 
-func prepare(tx *bolt.Tx) error {
-	for _, name := range [][]byte{bucketMeta, bucketStreams, bucketRows, bucketHealth, bucketFollow} {
+func prepare(tx *bolt.Tx) (sealed bool, err error) {
+	for _, name := range [][]byte{bucketMeta, bucketStreams, bucketRows, bucketHealth, bucketFollow, bucketOwners, bucketErased} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-			return err
+			return false, err
 		}
 	}
 	meta := tx.Bucket(bucketMeta)
-	switch v := meta.Get([]byte("schema")); {
-	case v == nil:
-		return meta.Put([]byte("schema"), []byte(schema))
-	case string(v) != schema:
-		return fmt.Errorf("it has schema %q, this version knows %s", v, schema)
+	switch v := string(meta.Get([]byte("schema"))); v {
+	case "":
+		return false, meta.Put([]byte("schema"), []byte(schema))
+	case schema, sealedSchema:
+		return v == sealedSchema, nil
+	default:
+		return false, fmt.Errorf("it has schema %q, this version knows %s", v, sealedSchema)
 	}
-	return nil
 }
 
 // Close implements hub.Store.
@@ -100,7 +138,9 @@ type rowRecord struct {
 	Historical bool         `cbor:"2,keyasint,omitempty"`
 	At         time.Time    `cbor:"3,keyasint"`
 	Refused    string       `cbor:"4,keyasint,omitempty"`
-	Body       wire.Raw     `cbor:"5,keyasint"`
+	Body       []byte       `cbor:"5,keyasint"`           // encrypted where there is an owner; none: forgotten
+	Owner      []byte       `cbor:"6,keyasint,omitempty"` // whose key it is under
+	Decided    time.Time    `cbor:"7,keyasint"`           // when, as the device says
 }
 
 func streamKey(device, epoch string) []byte { return []byte(device + "\x00" + epoch) }
@@ -115,7 +155,7 @@ func (s *Store) Ingest(batches []hub.Batch) ([]hub.Position, error) {
 	err := s.db.Update(func(tx *bolt.Tx) error {
 		out = make([]hub.Position, 0, len(batches)) // anew for every attempt
 		for _, b := range batches {
-			p, err := ingest(tx, b)
+			p, err := s.ingest(tx, b)
 			if err != nil {
 				return err
 			}
@@ -129,7 +169,7 @@ func (s *Store) Ingest(batches []hub.Batch) ([]hub.Position, error) {
 	return out, nil
 }
 
-func ingest(tx *bolt.Tx, b hub.Batch) (hub.Position, error) {
+func (s *Store) ingest(tx *bolt.Tx, b hub.Batch) (hub.Position, error) {
 	key := streamKey(b.Device, b.Epoch)
 	st, err := readStream(tx, key)
 	if err != nil {
@@ -138,7 +178,7 @@ func ingest(tx *bolt.Tx, b hub.Batch) (hub.Position, error) {
 	before := st
 	rows := tx.Bucket(bucketRows)
 	for _, r := range b.Rows {
-		if err := putRow(rows, key, &st, b, r); err != nil {
+		if err := s.putRow(tx, rows, key, &st, b, r); err != nil {
 			return hub.Position{}, err
 		}
 	}
@@ -167,7 +207,7 @@ func readStream(tx *bolt.Tx, key []byte) (st streamRecord, err error) {
 }
 
 // putRow stores a row unless it is known.
-func putRow(rows *bolt.Bucket, stream []byte, st *streamRecord, b hub.Batch, r wire.Row) error {
+func (s *Store) putRow(tx *bolt.Tx, rows *bolt.Bucket, stream []byte, st *streamRecord, b hub.Batch, r wire.Row) error {
 	if r.Seq <= st.Acked {
 		return nil
 	}
@@ -176,7 +216,11 @@ func putRow(rows *bolt.Bucket, stream []byte, st *streamRecord, b hub.Batch, r w
 		return nil
 	}
 	why := b.Refused[r.Seq]
-	v, err := wire.Marshal(rowRecord{r.Kind, b.Historical, stamp(b.At), why, r.Body})
+	rec := rowRecord{Kind: r.Kind, Historical: b.Historical, At: stamp(b.At), Refused: why, Body: r.Body}
+	if err := s.vault.seal(tx, key, &rec); err != nil {
+		return err
+	}
+	v, err := wire.Marshal(rec)
 	if err != nil {
 		return err
 	}
@@ -250,13 +294,17 @@ func (s *Store) Streams() ([]hub.Stream, error) {
 func (s *Store) Rows(device, epoch string, from uint64, limit int) ([]hub.Row, error) {
 	out, stream := []hub.Row{}, streamKey(device, epoch)
 	err := s.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketRows).Cursor()
+		c, o := tx.Bucket(bucketRows).Cursor(), &opener{s.vault, tx, map[string]cipher.AEAD{}}
 		for k, v := c.Seek(rowKey(stream, from)); k != nil && sameStream(k, stream) && len(out) < limit; k, v = c.Next() {
 			var r rowRecord
 			if err := wire.Unmarshal(v, &r); err != nil {
 				return err
 			}
-			out = append(out, hub.Row{Seq: seqOf(k), Kind: r.Kind, Historical: r.Historical, At: r.At, Refused: r.Refused, Body: r.Body})
+			body, err := o.open(k, r)
+			if err != nil {
+				return err
+			}
+			out = append(out, hub.Row{Seq: seqOf(k), Kind: r.Kind, Historical: r.Historical, At: r.At, Refused: r.Refused, Body: body, Erased: body == nil})
 		}
 		return nil
 	})

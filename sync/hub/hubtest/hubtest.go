@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"postern/agent"
 	"postern/sync/hub"
 	"postern/sync/wire"
 )
@@ -25,7 +26,7 @@ func Run(t *testing.T, open func(dir string) (hub.Store, error)) {
 		name string
 		test func(*testing.T, hub.Store)
 	}{
-		{"Twice", testTwice}, {"Gap", testGap}, {"Floor", testFloor}, {"Streams", testStreams}, {"Rows", testRows}, {"Health", testHealth}, {"Followed", testFollowed},
+		{"Twice", testTwice}, {"Gap", testGap}, {"Floor", testFloor}, {"Streams", testStreams}, {"Rows", testRows}, {"Health", testHealth}, {"Followed", testFollowed}, {"Expire", testExpire},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, must(t, open, t.TempDir())) })
 	}
@@ -206,6 +207,35 @@ func testHealth(t *testing.T, s hub.Store) {
 	put("c", "s0", false)
 	if got := online(); !slices.Equal(got, []string{"a s2 false", "b s1 true", "c s0 false"}) {
 		t.Errorf("after the will: %q", got)
+	}
+}
+
+// Result makes a row of a decision about somebody.
+func Result(seq uint64, subject string, at time.Time) wire.Row {
+	row, err := wire.ResultRow(agent.Result{ID: fmt.Sprint("id-", seq), Seq: seq, Kind: agent.KindVerify, SubjectID: subject, At: at,
+		Decision: agent.Decision{Status: agent.Approved}})
+	if err != nil {
+		panic(err) // it is small
+	}
+	return row
+}
+
+func testExpire(t *testing.T, s hub.Store) {
+	b := hub.Batch{Device: "a", Epoch: "e", At: At, Rows: []wire.Row{
+		Result(1, "ada", At.Add(-48*time.Hour)), Result(2, "", At.Add(-time.Hour)), Result(3, "bob", At.Add(-47*time.Hour)), Result(5, "bob", At.Add(-72*time.Hour))}}
+	want(t, ingest(t, s, b)[0], hub.Position{Acked: 3, Highest: 5, Rows: 4})
+	if n, err := s.Expire(At.Add(-24 * time.Hour)); err != nil || n > 2 {
+		t.Errorf("%d expired, %v", n, err)
+	}
+	ingest(t, s, b) // again, and nothing comes back
+	if got := seqs(t, s, "a", "e"); slices.Contains(got, 5) == false || !slices.Contains(got, 2) {
+		t.Errorf("what is not acknowledged, or not old, is gone: %v", got)
+	}
+	if n, err := s.Expire(At.Add(time.Hour)); err != nil || n+0 == 0 {
+		t.Errorf("%d expired, %v", n, err)
+	}
+	if got := seqs(t, s, "a", "e"); !slices.Equal(got, []uint64{5}) {
+		t.Errorf("rows %v", got)
 	}
 }
 
