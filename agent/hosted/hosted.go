@@ -48,8 +48,10 @@ type Config struct {
 	Origins   []string // of the integrators that may frame the page
 	PublicURL string   // scheme and host of the page's links; "": those of the request
 	KeepMedia time.Duration
-	Log       *slog.Logger
-	Now       func() time.Time
+	// Kept says how long an application's pictures are kept, 0 for no limit; nil is KeepMedia.
+	Kept func(application string) (time.Duration, error)
+	Log  *slog.Logger
+	Now  func() time.Time
 }
 
 // Server is the page. Serve its Handler at the paths of Owns.
@@ -122,11 +124,14 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	lang := ui.Negotiate(r, cmp.Or(r.PathValue("lang"), v.Language))
 	brand := s.Brands.of(v.Application, r.Host)
 	m := pages().Messages(lang).With(brand.Texts[lang])
-	data := pageData{Brand: brand, BrandID: brand.id, URL: s.base(r) + r.URL.Path, Keep: keptFor(m, s.KeepMedia)}
+	data := pageData{Brand: brand, BrandID: brand.id, URL: s.base(r) + r.URL.Path}
 	p := ui.Page{Lang: lang, Theme: ui.Theme(r, ""), Title: m.T("hosted.title", "name", cmp.Or(brand.Name, m.T("common.product"))),
 		Brand: ui.Brand{Name: brand.Name}, Other: ui.Others(r, lang), Messages: m.Under("hosted.", "common.")}
 	if len(brand.logo) > 0 {
 		p.Brand.Logo = "/hosted/brand/" + url.PathEscape(brand.id) + "/logo"
+	}
+	if err == nil {
+		data.Keep, err = s.kept(m, v.Application)
 	}
 	name, status := "session", http.StatusOK
 	switch {
@@ -152,8 +157,19 @@ func originsJSON(origins []string) string {
 	return string(raw)
 }
 
-// keptFor says how long pictures are kept, in words.
+// kept says how long an application's pictures are kept, in words.
+func (s *Server) kept(m ui.Messages, application string) (string, error) {
+	if s.Kept == nil {
+		return keptFor(m, s.KeepMedia), nil
+	}
+	d, err := s.Kept(application)
+	return keptFor(m, d), err
+}
+
 func keptFor(m ui.Messages, d time.Duration) string {
+	if d == 0 {
+		return m.T("hosted.unlimited")
+	}
 	if days := int(d.Hours() / 24); days >= 1 {
 		return m.T("hosted.days", "days", days)
 	}

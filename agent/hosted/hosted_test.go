@@ -91,6 +91,34 @@ func TestTexts(t *testing.T) {
 	uitest.Check(t, os.DirFS("."), []string{"hosted"}, "hosted.step.", "hosted.guide.", "hosted.risk.", "hosted.camera.", "hosted.result.", "hosted.left.", "hosted.trouble.", "hosted.failed.")
 }
 
+// TestKept: the page promises what the session's application keeps.
+func TestKept(t *testing.T) {
+	for _, c := range []struct {
+		kept time.Duration
+		err  error
+		want string
+		code int
+	}{
+		{365 * 24 * time.Hour, nil, "for 365 days", 200},
+		{0, nil, "without a limit of time", 200},
+		{time.Hour, &agent.Error{Code: agent.CodeStorage, Message: "secret detail"}, "", 503},
+	} {
+		d := newDesk()
+		d.v.Application = "visitors"
+		w := ask(newServer(d, func(o *hosted.Config) {
+			o.Kept = func(application string) (time.Duration, error) {
+				if application != "visitors" {
+					t.Errorf("asked about %q", application)
+				}
+				return c.kept, c.err
+			}
+		}), "GET", "/session/"+token, nil)
+		if w.Code != c.code || !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("%v: %d %s", c.kept, w.Code, w.Body)
+		}
+	}
+}
+
 func TestPage(t *testing.T) {
 	for _, c := range []struct {
 		path, lang, accept string

@@ -12,19 +12,21 @@ import (
 
 	"postern/agent"
 	"postern/agent/api"
+	"postern/agent/hosted"
 	"postern/agent/store"
 	"postern/agent/throttle"
 	"postern/agent/verify"
 )
 
-// hubAPI is the v3 API at the hub: the agent's own handlers, services and networks over
-// the hub's store, without a camera.
+// hubAPI is the v3 API at the hub, and the page of its sessions: the agent's own handlers,
+// services and networks over the hub's store, without a camera.
 type hubAPI struct {
 	*app
 	brain *brain
 	svc   *verify.Service
 	cases *caseParts
 	api   *api.Server
+	page  *hosted.Server // of a session
 	l     net.Listener
 }
 
@@ -56,6 +58,9 @@ func (a *app) openHubAPI(st *store.Store) (h *hubAPI, err error) {
 		return h, err
 	}
 	if h.cases, err = a.newCases(h.brain, st, &passing{svc: h.svc}); err != nil {
+		return h, err
+	}
+	if h.page, err = a.newHosted(h.brain, h.cases); err != nil {
 		return h, err
 	}
 	h.api, err = a.newAPI(h.brain, st, h.cases, func() error { return nil })
@@ -91,7 +96,7 @@ func (h *hubAPI) run(ctx context.Context) error {
 	h.cases.deliverer.Links = h.api.WebhookLinks(address)
 	fmt.Fprintf(h.out, "the hub's API is at %s/docs/\n", address)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return h.listen(ctx, h.l, h.api.Over(http.HandlerFunc(nothingHere))) })
+	g.Go(func() error { return h.listen(ctx, h.l, h.api.Over(pagesOf(h.page, http.HandlerFunc(nothingHere)))) })
 	g.Go(func() error { return h.cases.flow.Run(ctx) })
 	g.Go(func() error { return h.cases.deliverer.Run(ctx) })
 	return g.Wait()

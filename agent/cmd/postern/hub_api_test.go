@@ -44,6 +44,9 @@ func TestHubServesTheAPI(t *testing.T) {
 	if made["url"] != p.url+"/session/"+token {
 		t.Errorf("the session's link is %v", made["url"])
 	}
+	if code, page := get(t, made["url"].(string)); code != 200 || !strings.Contains(page, "<html") {
+		t.Errorf("the session's page: %d", code)
+	}
 	p.show(t, token, "document", "obama.jpg")
 	if state := p.show(t, token, "face", "obama2.jpg"); state["status"] != "Approved" {
 		t.Errorf("the same person: %v", state)

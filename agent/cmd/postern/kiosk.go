@@ -19,6 +19,7 @@ import (
 	"postern/agent/config"
 	"postern/agent/hosted"
 	"postern/agent/kiosk"
+	"postern/agent/retention"
 	"postern/agent/store"
 	"postern/sync/device"
 )
@@ -230,7 +231,19 @@ func (a *app) newHosted(b *brain, cs *caseParts) (*hosted.Server, error) {
 		return nil, err
 	}
 	return hosted.New(hosted.Config{Sessions: cs.flow, Prober: newFaces(b), Limits: guidance(a.cfg), Brands: brands, Origins: a.cfg.Hosted.OriginList(),
-		PublicURL: a.cfg.API.PublicURL, KeepMedia: a.cfg.Sessions.KeepMedia, Log: a.log.With("part", "hosted")}), nil
+		PublicURL: a.cfg.API.PublicURL, Kept: a.keptOf(cs), Log: a.log.With("part", "hosted")}), nil
+}
+
+// keptOf says how long an application keeps pictures at most: by its policy, or as long as
+// they may wait for a decision where it keeps none.
+func (a *app) keptOf(cs *caseParts) func(string) (time.Duration, error) {
+	return func(application string) (time.Duration, error) {
+		p, err := cs.flow.Images(application)
+		if p == retention.Off {
+			return a.cfg.Sessions.KeepMedia, err
+		}
+		return time.Duration(p), err
+	}
 }
 
 // leastSelfie is the least distance of the eyes, in pixels of the pictures for
