@@ -49,9 +49,9 @@ run: setup build ## start the agent on a sample feed; open the printed address
 test: setup ## run all tests
 	go test ./...
 
+# The detector's pointer checks would end the process inside bbolt on files that tests damage.
 race: setup ## run the tests under the race detector
-	go test -race -short -timeout 30m $$(go list ./... | grep -v /agent/cmd/postern$$)
-	go test -race -short -timeout 30m -run 'TestRun(Badge|Page|PortInUse)$$' ./agent/cmd/postern
+	POSTERN_NO_CHECKPTR=1 go test -race -short -timeout 30m -gcflags='go.etcd.io/bbolt/...=-d=checkptr=0' ./...
 
 bench: setup build ## measure each stage of a match, live rate, memory and first decision
 	@cross/sample.sh feed.avi first.avi

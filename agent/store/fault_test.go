@@ -162,7 +162,7 @@ func TestDiskFullAtCreation(t *testing.T) {
 // TestDamage flips bytes all over a file and uses every verb on it: whatever
 // happens is an error, never a crash.
 func TestDamage(t *testing.T) {
-	if raceEnabled {
+	if checkptrEnds() {
 		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
 	}
 	o := testOptions(t)

@@ -111,7 +111,7 @@ func (w *wreck) freelists(t *testing.T, at int, with ...byte) []byte {
 }
 
 func TestRecoveryLadder(t *testing.T) {
-	if raceEnabled {
+	if checkptrEnds() {
 		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
 	}
 	tear := func(t *testing.T, w *wreck) []byte {
@@ -241,7 +241,7 @@ func (w *wreck) checkResults(t *testing.T, s *Store, r Rung) {
 // TestRecoverFlips flips bits at random. Whatever happens, the folder opens, its
 // structure is sound and the agent can work.
 func TestRecoverFlips(t *testing.T) {
-	if raceEnabled {
+	if checkptrEnds() {
 		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
 	}
 	w := newWreck(t, ResultsFile)
@@ -273,7 +273,7 @@ func TestRecoverFlips(t *testing.T) {
 // TestDeletedStaysDeleted damages templates.db in every way after a deletion: no rung
 // brings the person back.
 func TestDeletedStaysDeleted(t *testing.T) {
-	if raceEnabled {
+	if checkptrEnds() {
 		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
 	}
 	for name, damage := range map[string]func(w *wreck, newest int, deleted []byte) []byte{
@@ -324,7 +324,7 @@ func TestNotRecovered(t *testing.T) {
 // TestKilledRecovery: what a kill in the middle leaves behind is no obstacle, and what
 // has to follow the recovery is done by the next Open.
 func TestKilledRecovery(t *testing.T) {
-	if raceEnabled {
+	if checkptrEnds() {
 		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
 	}
 	w := newWreck(t, ResultsFile)
