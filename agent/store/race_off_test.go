@@ -2,4 +2,6 @@
 
 package store
 
+const raceEnabled = false
+
 func checkptrEnds() bool { return false }

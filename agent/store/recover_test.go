@@ -414,7 +414,7 @@ func tearNewest(t *testing.T, path string) {
 // back on, opens with the keys that a rotation has left, whichever level was rotated and
 // wherever the rotation was killed and resumed.
 func TestPreviousCommitAfterRotation(t *testing.T) {
-	if raceEnabled {
+	if checkptrEnds() {
 		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
 	}
 	base := testOptions(t)

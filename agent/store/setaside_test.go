@@ -255,7 +255,7 @@ func TestEraseUnreadable(t *testing.T) {
 // TestKeysMended: a file whose own keys cannot be read goes up the ladder, but only when
 // another file shows that the root key is right.
 func TestKeysMended(t *testing.T) {
-	if raceEnabled {
+	if checkptrEnds() {
 		t.Skip("the race detector's pointer checks end the process inside bbolt, beyond recover")
 	}
 	general := func(tx *bolt.Tx) (*bolt.Bucket, []byte) { return bucket(tx, bucketOwners), ownerRow("", 1) }
