@@ -23,6 +23,7 @@ import (
 	"postern/agent/config"
 	"postern/agent/store"
 	"postern/agent/verify"
+	"postern/sync/authority"
 	"postern/sync/bus/mqtt"
 	"postern/sync/device"
 	"postern/sync/downlink"
@@ -78,19 +79,29 @@ func (c *cli) hubKeyCmd() *cobra.Command {
 		Long: `Print the hub's Ed25519 public key, for sync.hub_keys of devices that have a secret. Those
 that have joined know it.`,
 		Args: args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.settings()
 			if err != nil {
 				return err
 			}
-			card, err := c.authorityCard(cfg)
+			key, err := c.hubKey(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
-			key := hex.EncodeToString(card.Signing)
 			return c.print(map[string]string{"key": key}, key+"\n")
 		},
 	}
+}
+
+// hubKey is the key of the hub's authority; the hub of "run --with-hub" has none, and signs
+// with its store's.
+func (c *cli) hubKey(ctx context.Context, cfg config.Config) (string, error) {
+	if !authority.Exists(cfg.Data) && answers(filepath.Join(cfg.Data, controlSocket)) {
+		v, err := on(ctx, c, opVaultStatus, struct{}{})
+		return v.PublicKey, err
+	}
+	card, err := c.authorityCard(cfg)
+	return hex.EncodeToString(card.Signing), err
 }
 
 // runHub runs a hub on the data folder: its people, its record, its API, its socket for
