@@ -79,8 +79,8 @@ soak: setup build ## run the agent for SOAKTIME (1h), watching memory and native
 	@cross/sample.sh feed.avi
 	POSTERN_SOAK_FILM=$(CURDIR)/.cache/sample/feed.avi POSTERN_SOAK=$(SOAKTIME) go test -count=1 -timeout=0 -v -run=Soak ./agent/cmd/postern
 
-kill: setup ## kill -9 a writing process ROUNDS (1000) times; nothing acknowledged may be lost
-	POSTERN_KILL_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestKill$$' ./agent/store
+kill: setup ## kill -9 a process that writes, rotates, erases, restores … ROUNDS (1000) times; nothing acknowledged may be lost
+	POSTERN_KILL_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestKill(Chores|Restore|Migration)?$$' ./agent/store
 
 powercut: setup ## open what CUTS (500) power cuts at random moments leave (needs /dev/fuse)
 	POSTERN_CUTS=$(CUTS) go test -count=1 -timeout=0 -v -run='^TestPowerCut' ./agent/store
@@ -89,7 +89,7 @@ oracle: setup ## kill, stop and cut a fleet ROUNDS (1000) times on both brokers;
 	POSTERN_ORACLE_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run=Oracle ./agent/cmd/fleet
 
 diskfull: setup ## run every writing verb on a small file system with less and less room
-	unshare -Urm env PATH="$$PATH" go test -count=1 -v -run='^TestDiskFull' ./agent/store
+	$$(test "$$(id -u)" = 0 || echo unshare -Urm) env PATH="$$PATH" go test -count=1 -v -run='^TestDiskFull' ./agent/store
 
 eio: setup ## let the kernel fail a sync of a writing process, ROUNDS (1000) times (needs strace)
 	POSTERN_EIO=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestSyncFails$$' ./agent/store

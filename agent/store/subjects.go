@@ -115,6 +115,9 @@ func (s *Store) putSubject(tx *bolt.Tx, sub agent.Subject) (agent.Subject, error
 	if !sub.Consent.Given() {
 		sub.Consent = old.Consent
 	}
+	if sub.Application == "" {
+		sub.Application = old.Application
+	}
 	sub.Consent = stampConsent(sub.Consent)
 	sub.UpdatedAt = s.now()
 	switch {

@@ -13,7 +13,10 @@ import (
 type Enrolment struct {
 	SubjectID string
 	Name      string
-	Pictures  []*agent.Frame
+	// Application is on whose behalf; empty keeps the one there is. It chooses how long
+	// templates, and decisions about the person, are kept.
+	Application string
+	Pictures    []*agent.Frame
 	// AllowDuplicate enrols a face that is enrolled under another subject already.
 	AllowDuplicate bool
 	// Consent is recorded with the subject; the zero value keeps the one there is.
@@ -58,7 +61,7 @@ func (s *Service) Enrol(ctx context.Context, q Enrolment) (Enrolled, error) {
 	if err := s.sameFace(q, out.Templates); err != nil {
 		return out, err
 	}
-	out.Subject, out.Templates, err = s.store.Enrol(agent.Subject{ID: q.SubjectID, Name: q.Name, Consent: q.Consent}, out.Templates)
+	out.Subject, out.Templates, err = s.store.Enrol(agent.Subject{ID: q.SubjectID, Name: q.Name, Consent: q.Consent, Application: q.Application}, out.Templates)
 	if err != nil {
 		return out, err
 	}

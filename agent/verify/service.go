@@ -322,6 +322,11 @@ func (s *Service) record(ctx context.Context, r agent.Result) (agent.Result, err
 	if r.Source == "" {
 		r.Source = s.source
 	}
+	if r.Application == "" && r.SubjectID != "" { // who enrolled the person says how long it is kept
+		if sub, err := s.store.Subject(r.SubjectID); err == nil {
+			r.Application = sub.Application
+		}
+	}
 	stored, err := s.store.AppendResult(r)
 	if err != nil {
 		return agent.Result{}, err

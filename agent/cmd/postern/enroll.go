@@ -18,7 +18,7 @@ import (
 )
 
 func (c *cli) enrollCmd() *cobra.Command {
-	var name string
+	var name, application string
 	var live, duplicate bool
 	var shots int
 	var given consentFlags
@@ -43,6 +43,9 @@ off.`,
 				return err
 			}
 			consent, err := given.consent(time.Now())
+			if err == nil && application != "" {
+				err = agent.CheckApplication(application)
+			}
 			if err != nil {
 				return err
 			}
@@ -56,13 +59,14 @@ off.`,
 						return err
 					}
 				}
-				return c.enroll(cmd.Context(), svc, verify.Enrolment{SubjectID: a[0], Name: name, Pictures: frames, AllowDuplicate: duplicate, Consent: consent})
+				return c.enroll(cmd.Context(), svc, verify.Enrolment{SubjectID: a[0], Name: name, Pictures: frames, AllowDuplicate: duplicate, Consent: consent, Application: application})
 			})
 		},
 	}
 	given.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "the person's name")
+	f.StringVar(&application, "application", "", "on whose behalf: its retention counts for the templates and the decisions about the person")
 	f.BoolVar(&live, "live", false, "take the pictures with the camera")
 	f.IntVar(&shots, "shots", 3, "pictures to take with --live")
 	f.BoolVar(&duplicate, "allow-duplicate", false, "enrol a face that another subject has already")

@@ -29,11 +29,11 @@ func TestEnrolNeedsConsent(t *testing.T) {
 	if a := postern(t, "enroll", "ada", face(t, "obama.jpg"), "--data", data, "--consent", "Ada", "--purpose", ""); a.code != exitInvalid || !strings.Contains(a.err, "no purpose") {
 		t.Fatalf("exit %d: %s", a.code, a.err)
 	}
-	if a := postern(t, "enroll", "ada", face(t, "obama.jpg"), "--data", data, "--consent", "Ada", "--purpose", "door 3", "--consent-for", "1h"); a.code != 0 {
+	if a := postern(t, "enroll", "ada", face(t, "obama.jpg"), "--data", data, "--consent", "Ada", "--purpose", "door 3", "--consent-for", "1h", "--application", "visitors"); a.code != 0 {
 		t.Fatalf("exit %d: %s", a.code, a.err)
 	}
 	s := decode[agent.Subject](t, postern(t, "subjects", "show", "ada", "--data", data, "--json"))
-	if c := s.Consent; c.GivenBy != "Ada" || c.Purpose != "door 3" || c.Basis != "explicit_consent" || c.Expires.IsZero() {
+	if c := s.Consent; c.GivenBy != "Ada" || c.Purpose != "door 3" || c.Basis != "explicit_consent" || c.Expires.IsZero() || s.Application != "visitors" {
 		t.Errorf("%+v", c)
 	}
 	verify := func() answer {
