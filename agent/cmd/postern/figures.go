@@ -53,10 +53,13 @@ without it.`,
 			case check:
 				return c.checkFigures(sections, files)
 			case write:
-				return writeFigures(sections, files)
+				return c.writeFigures(sections, files)
 			}
 			for _, s := range sections {
 				fmt.Fprintf(c.out, "<!-- figures: %s -->\n%s<!-- /figures -->\n\n", s.name, s.text)
+			}
+			if dir == "" {
+				fmt.Fprintln(c.out, "not here, since they need faces (--data DIR): accuracy, quality, robustness")
 			}
 			return nil
 		},
@@ -80,6 +83,14 @@ func (c *cli) figures(cmd *cobra.Command, dir, model string, only []string, peop
 	defer b.Close()
 	man := &b.set.Embedder.Manifest
 	sections := []section{{"answers", answersText(man)}, {"score-table", scoreTableText(man.Calibration)}}
+	shipped, err := profileFigures()
+	if err != nil {
+		return nil, err
+	}
+	sections = append(sections, shipped...)
+	if model != "" { // blocks without a name are the default model's
+		sections = []section{{"answers/" + man.ID, answersText(man)}, {"score-table/" + man.ID, scoreTableText(man.Calibration)}}
+	}
 	if dir == "" {
 		return sections, nil
 	}
@@ -91,6 +102,9 @@ func (c *cli) figures(cmd *cobra.Command, dir, model string, only []string, peop
 		more, err := c.faceFigures(cmd, b, d, workers)
 		if err != nil {
 			return nil, err
+		}
+		if model != "" {
+			more = []section{{"accuracy/" + man.ID, more[0].text}}
 		}
 		sections = append(sections, more...)
 	}
@@ -120,13 +134,64 @@ func (c *cli) faceFigures(cmd *cobra.Command, b *brain, d *evaluate.Dataset, wor
 	return []section{{"accuracy", accuracyText(q.Report)}, {"quality", qualityMarkdown(q)}}, nil
 }
 
+// profileFigures quotes the shipped embedders' own tables: nothing is measured.
+func profileFigures() ([]section, error) {
+	head := []string{"FMR"}
+	var cards []section
+	var tables []*models.Calibration
+	networks := [][]string{{"network", "size", "FNMR at 1e-2, 1e-3, 1e-4, 1e-5"}}
+	for _, profile := range []string{models.Fast, models.Accurate} {
+		set, err := models.ForProfile(profile)
+		if err != nil {
+			return nil, err
+		}
+		m := &set.Embedder.Manifest
+		head = append(head, fmt.Sprintf("FNMR, `%s`", profile), "95 % interval over people")
+		tables = append(tables, m.Calibration)
+		networks = append(networks, []string{"`" + m.ID + "`", fmt.Sprintf("%.2f MB", float64(m.Size)/1e6), anchorsLine(m.Calibration)})
+		cards = append(cards, section{"answers/" + m.ID, answersText(m)}, section{"score-table/" + m.ID, scoreTableText(m.Calibration)})
+	}
+	rows := [][]string{head}
+	for _, score := range quotedScores {
+		row := []string{fmt.Sprintf("%.0e", evaluate.ScoreFMR(score))}
+		for _, c := range tables {
+			row = append(row, strings.Split(anchor(c, score), "\t")...)
+		}
+		rows = append(rows, row)
+	}
+	return append(cards, section{"profiles", markdown(rows)}, section{"networks", markdown(networks)}), nil
+}
+
+// quotedScores are the anchors that cards and README quote.
+var quotedScores = []float64{30, 50, 70, 90}
+
+// anchor is a table's FNMR at a score and its interval, parted by a tab.
+func anchor(c *models.Calibration, score float64) string {
+	for _, p := range c.Points {
+		if p.Score == score && p.FNMRLimits != nil {
+			return measuredRate("%.2f %%", p.FNMR, p.FNMRLimits, 100)
+		}
+	}
+	return "not measured\t"
+}
+
+// anchorsLine has the FNMR at all anchors.
+func anchorsLine(c *models.Calibration) string {
+	var rates []string
+	for _, score := range quotedScores {
+		rate, _, _ := strings.Cut(anchor(c, score), "\t")
+		rates = append(rates, rate)
+	}
+	return strings.Join(rates, ", ")
+}
+
 // answersText answers what a reviewer asks first.
 func answersText(m *models.Manifest) string {
 	c := m.Calibration
 	var b strings.Builder
 	fmt.Fprintf(&b, "`%s` on %s (%d people, %d pictures, %d genuine and %d impostor pairs), calibration `%s`:\n\n",
 		m.ID, c.Data, c.People, c.Images, c.Genuine, c.Impostor, c.ID)
-	for _, score := range []float64{30, 50, 70, 90} {
+	for _, score := range quotedScores {
 		for _, p := range c.Points {
 			if p.Score == score && p.FMRLimits != nil && p.FNMRLimits != nil {
 				fmt.Fprintf(&b, "- Above score %g%s: of 10,000 strangers %s get in; of 100 employees %s must try twice.\n",
@@ -217,35 +282,57 @@ func markdown(rows [][]string) string {
 	return b.String()
 }
 
-var block = regexp.MustCompile(`(?s)<!-- figures: ([a-z-]+) -->\n(.*?)<!-- /figures -->`)
+var block = regexp.MustCompile(`(?s)<!-- figures: ([a-z0-9/-]+) -->\n(.*?)<!-- /figures -->`)
 
 // checkFigures compares the blocks of the files with the sections.
 func (c *cli) checkFigures(sections []section, files []string) error {
 	compared, wrong := 0, 0
+	var skipped []string
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return &agent.Error{Code: agent.CodeNotFound, Message: fmt.Sprintf("%q cannot be read", file), Err: err}
 		}
 		for _, m := range block.FindAllStringSubmatch(string(text), -1) {
-			for _, s := range sections {
-				if s.name != m[1] {
-					continue
-				}
-				compared++
-				if why := differs(m[2], s.text); why != "" {
-					wrong++
-					fmt.Fprintf(c.out, "%s, %s: %s\n", file, s.name, why)
-				}
+			made, ok := find(sections, m[1])
+			if !ok {
+				skipped = append(skipped, fmt.Sprintf("%s, %s", file, m[1]))
+				continue
+			}
+			compared++
+			if why := differs(m[2], made); why != "" {
+				wrong++
+				fmt.Fprintf(c.out, "%s, %s: %s\n", file, m[1], why)
 			}
 		}
 	}
 	fmt.Fprintf(c.out, "%d blocks of figures compared, %d differ\n", compared, wrong)
+	c.notMade(skipped)
 	if wrong > 0 || compared == 0 {
 		return &agent.Error{Code: agent.CodeConflict, Message: fmt.Sprintf("%d of %d blocks of figures are not what was just made", wrong, compared),
 			Fix: "postern eval figures --write"}
 	}
 	return nil
+}
+
+func find(sections []section, name string) (text string, ok bool) {
+	for _, s := range sections {
+		if s.name == name {
+			return s.text, true
+		}
+	}
+	return "", false
+}
+
+// notMade names the blocks that this run had no figures for.
+func (c *cli) notMade(blocks []string) {
+	if len(blocks) == 0 {
+		return
+	}
+	fmt.Fprintln(c.out, "not looked at, since this run did not measure them (--data names the faces; --only and --model choose what is measured):")
+	for _, b := range blocks {
+		fmt.Fprintln(c.out, "  "+b)
+	}
 }
 
 var number = regexp.MustCompile(`-?[0-9][0-9,]*(\.[0-9]+)?(e[-+][0-9]+)?`)
@@ -275,7 +362,8 @@ func lastPlace(s string) float64 {
 	return 1.01 * math.Pow(10, float64(e-len(decimals)))
 }
 
-func writeFigures(sections []section, files []string) error {
+func (c *cli) writeFigures(sections []section, files []string) error {
+	var left []string
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -283,16 +371,16 @@ func writeFigures(sections []section, files []string) error {
 		}
 		out := block.ReplaceAllStringFunc(string(text), func(old string) string {
 			name := block.FindStringSubmatch(old)[1]
-			for _, s := range sections {
-				if s.name == name {
-					return "<!-- figures: " + name + " -->\n" + s.text + "<!-- /figures -->"
-				}
+			if made, ok := find(sections, name); ok {
+				return "<!-- figures: " + name + " -->\n" + made + "<!-- /figures -->"
 			}
+			left = append(left, fmt.Sprintf("%s, %s", file, name))
 			return old
 		})
 		if err := os.WriteFile(file, []byte(out), 0o644); err != nil {
 			return &agent.Error{Code: agent.CodeStorage, Message: fmt.Sprintf("%q cannot be written", file), Err: err}
 		}
 	}
+	c.notMade(left)
 	return nil
 }

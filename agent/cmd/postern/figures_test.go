@@ -50,12 +50,32 @@ func TestFigures(t *testing.T) {
 		!strings.Contains(string(got), "\nkept\n") || !strings.HasPrefix(string(got), "before\n") || !strings.HasSuffix(string(got), "after\n") {
 		t.Errorf("%v: %s", err, got)
 	}
-	if a := postern(t, "eval", "figures", "--check", doc); a.code != exitApproved || !strings.Contains(a.out, "1 blocks") {
+	a = postern(t, "eval", "figures", "--check", doc)
+	if a.code != exitApproved || !strings.Contains(a.out, "1 blocks") || !strings.Contains(a.out, "did not measure") || !strings.Contains(a.out, "doc.md, robustness") {
 		t.Errorf("exit %d: %s%s", a.code, a.out, a.err)
 	}
 	for _, args := range [][]string{{"--check"}, {"--check", "--write", doc}} {
 		if a := postern(t, append([]string{"eval", "figures"}, args...)...); a.code != exitInvalid {
 			t.Errorf("%v: exit %d", args, a.code)
+		}
+	}
+}
+
+// TestQuoted holds README and cards to the shipped tables.
+func TestQuoted(t *testing.T) {
+	root := filepath.Join("..", "..", "..")
+	cards, err := filepath.Glob(filepath.Join(root, "models", "*", "MODEL_CARD.md"))
+	if err != nil || len(cards) == 0 {
+		t.Fatal(cards, err)
+	}
+	files := append(cards, filepath.Join(root, "README.md"), filepath.Join(root, "docs", "evaluation.md"))
+	a := postern(t, append([]string{"eval", "figures", "--check"}, files...)...)
+	if a.code != exitApproved {
+		t.Errorf("exit %d: %s%s", a.code, a.out, a.err)
+	}
+	for _, unmeasured := range []string{"README.md", "MODEL_CARD.md"} {
+		if strings.Contains(a.out, unmeasured) {
+			t.Errorf("a block of %s has no figures: %s", unmeasured, a.out)
 		}
 	}
 }
