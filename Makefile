@@ -27,7 +27,7 @@ CPUS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench-api clients help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio vuln benchstore models eval cover cross qemu deb deb-test clean bench-peers
+.PHONY: bench-api clients web screens help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio vuln benchstore models eval cover cross qemu deb deb-test clean bench-peers
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
@@ -120,6 +120,12 @@ cover: setup ## test coverage, each function and in total
 
 clients: setup build ## drive a started agent with clients of others
 	@cross/clients.sh
+
+web: setup build ## drive the pages in a headless Chromium (PARTS=hosted or kiosk)
+	@cross/web/run.sh
+
+screens: setup build ## take the pictures of each screen for docs/screens
+	@PARTS=screens cross/web/run.sh
 
 cross: setup ## compile for amd64 and arm64, with and without OpenCV, and check the result
 	@VERSION=$(VERSION) cross/build.sh

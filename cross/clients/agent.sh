@@ -18,6 +18,7 @@ trap finish EXIT
 key() { "$postern" --data "$work/data" --json keys create "$@" | sed -n 's/.*"token": "\(.*\)".*/\1/p'; }
 API_KEY=$(key conformance)
 SANDBOX_KEY=$(key sandbox --sandbox)
+[ -z "${AGENT_PREPARE:-}" ] || "$AGENT_PREPARE" "$work/data"
 ${AGENT_CPUS:+taskset -c "$AGENT_CPUS"} "$postern" --data "$work/data" "${SERVE:-run}" --set camera.source=none --set http.listen=127.0.0.1:0 \
 	--set hub.listen=127.0.0.1:0 --set hub.http_listen=127.0.0.1:0 \
 	--set api.rates.read=0 --set api.rates.write=0 --set api.rates.create=0 --set api.rates.biometrics=0 --set api.rates.pdf=0 \
@@ -32,7 +33,7 @@ for _ in $(seq 100); do
 done
 [ -n "$url" ] || { echo 'the agent did not start' >&2; cat "$work/log" >&2; exit 1; }
 export FACES=${FACES:-$PWD/.cache/faces} CLIENTS_CACHE=${CLIENTS_CACHE:-$PWD/.cache/clients}
-export API_URL=$url API_KEY SANDBOX_KEY DATA=$work/data NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
+export API_URL=$url AGENT_PID=$pid API_KEY SANDBOX_KEY DATA=$work/data NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
 status=0
 "$@" || status=$?

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Tests of the pages in a real headless Chromium: "make web". What is needed beside the
-# agent is fetched into .cache/web, and the browser comes from the distribution.
+# agent is fetched into .cache/web, and the browser comes from the distribution. PARTS
+# chooses among hosted and kiosk; PARTS=screens takes the pictures of docs/screens.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,8 +20,34 @@ if [ "$(cat "$cache/stamp" 2>/dev/null)" != "$stamp" ]; then
 fi
 [ -f "$film" ] || bin/postern camera sample --faces .cache/faces --out "$film"
 
+# A port for the site that embeds the page: the agent is told of its origin.
 SITE_PORT=$(node -e 's=require("net").createServer().listen(0,"127.0.0.1",()=>{console.log(s.address().port);s.close()})')
 export SITE_PORT CHROMIUM FILM=$film WEB_CACHE=$cache FACES=$PWD/.cache/faces
 read -ra more <<<"${ARGS:-}"
-AGENT_FLAGS="--set hosted.origins=http://127.0.0.1:$SITE_PORT ${AGENT_FLAGS:-}" cross/clients/agent.sh \
-	node --test --test-concurrency=1 "${more[@]}" cross/web/hosted.mjs
+parts=${PARTS:-hosted kiosk}
+failed=()
+run() { # part of the tests, settings of its agent...
+	local part=$1
+	shift
+	[[ " $parts " = *" $part "* ]] || return 0
+	AGENT_FLAGS="$*" cross/clients/agent.sh node --test --test-concurrency=1 "${more[@]}" "cross/web/$part.mjs" || failed+=("$part")
+}
+if [ "$parts" = screens ]; then
+	SCREENS=docs/screens AGENT_FLAGS="--set kiosk.attendant=reception --set kiosk.pin_pad=true --set identify.enabled=false" \
+		cross/clients/agent.sh node cross/web/screens.mjs
+	du -sh docs/screens
+	exit
+fi
+run hosted --set "hosted.origins=http://127.0.0.1:$SITE_PORT"
+# The kiosk's camera plays each fourth picture of the film in lock step: no frame is
+# missed, however slow the machine is.
+entrance=$cache/entrance
+[ -d "$entrance" ] || node -e 'import("./cross/web/film.mjs").then((f) => f.thin(process.argv[1], process.argv[2], 4))' "$film" "$entrance"
+AGENT_PREPARE=cross/web/enrol.sh run kiosk --set camera.source="$entrance" --set camera.kind=folder --set camera.loop=true --set camera.real_time=false \
+	--set identify.enabled=true --set live.gone=100ms --set live.max_frames=12 --set live.max_rate=60 --set kiosk.attendant=reception --set kiosk.pin_pad=true
+
+if [ ${#failed[@]} -gt 0 ]; then
+	echo "failed: ${failed[*]}" >&2
+	exit 1
+fi
+echo 'all pages pass'
