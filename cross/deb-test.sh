@@ -91,7 +91,7 @@ healthy() {
 }
 
 start_agent() {
-	as=exec inside setpriv --reuid=postern --regid=postern --init-groups /usr/bin/postern run --config /etc/postern/postern.yaml \
+	as='exec' inside setpriv --reuid=postern --regid=postern --init-groups /usr/bin/postern run --config /etc/postern/postern.yaml \
 		--set camera.source=none --set "http.listen=127.0.0.1:$port" >"$work/agent.out" 2>&1 &
 	agent=$!
 	for _ in $(seq 300); do

@@ -53,8 +53,9 @@ finish() {
 trap finish EXIT
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
-arm() { "$qemu" -L "$sysroot" "$board" --set "inference.library=$library" --data "$work/board" "$@"; }
-x86() { "$native" --set "inference.library=$cache/litert/libLiteRt.so" --data "$work/native" "$@"; }
+# as='exec' makes of a call in the background the program itself, so that it can be stopped.
+arm() { ${as:-} "$qemu" -L "$sysroot" "$board" --set "inference.library=$library" --data "$work/board" --set device=board-1 "$@"; }
+x86() { ${as:-} "$native" --set "inference.library=$cache/litert/libLiteRt.so" --data "$work/native" "$@"; }
 value() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$2" | head -n 1; }
 step() { printf '%-10s ' "$1"; }
 
@@ -102,7 +103,7 @@ arm camera snapshot "$work/picture.png" --set "camera.source=$film" >/dev/null
 echo "a picture of $(stat -c %s "$work/picture.png") bytes out of a film"
 
 step hub
-x86 hub --set hub.listen=127.0.0.1:0 --set hub.plain=true --set log.level=debug >"$work/hub.out" 2>"$work/hub.log" &
+as='exec' x86 hub --set hub.listen=127.0.0.1:0 --set hub.plain=true --set log.level=debug >"$work/hub.out" 2>"$work/hub.log" &
 pids+=($!)
 for _ in $(seq 300); do
 	address=$(sed -n 's/.*listens at \(127[0-9.:]*\).*/\1/p' "$work/hub.out")
@@ -114,7 +115,7 @@ x86 devices add board-1 >"$work/token"
 chmod 600 "$work/token"
 arm enroll obama "$faces/obama.jpg" --consent 'nobody: a public-domain portrait' --purpose test >/dev/null
 for _ in 1 2; do arm verify obama --image "$faces/obama2.jpg" >/dev/null; done
-arm run --set device=board-1 --set camera.source=none --set http.listen=127.0.0.1:0 \
+as='exec' arm run --set camera.source=none --set http.listen=127.0.0.1:0 \
 	--set "sync.hub_url=mqtt://$address" --set "sync.token_file=$work/token" >"$work/agent.out" 2>"$work/agent.log" &
 agent=$!
 pids+=("$agent")
