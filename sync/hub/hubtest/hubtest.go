@@ -228,10 +228,10 @@ func testExpire(t *testing.T, s hub.Store) {
 		t.Errorf("%d expired, %v", n, err)
 	}
 	ingest(t, s, b) // again, and nothing comes back
-	if got := seqs(t, s, "a", "e"); slices.Contains(got, 5) == false || !slices.Contains(got, 2) {
+	if got := seqs(t, s, "a", "e"); !slices.Contains(got, 5) || !slices.Contains(got, 2) {
 		t.Errorf("what is not acknowledged, or not old, is gone: %v", got)
 	}
-	if n, err := s.Expire(At.Add(time.Hour)); err != nil || n+0 == 0 {
+	if n, err := s.Expire(At.Add(time.Hour)); err != nil || n == 0 {
 		t.Errorf("%d expired, %v", n, err)
 	}
 	if got := seqs(t, s, "a", "e"); !slices.Equal(got, []uint64{5}) {
