@@ -103,6 +103,7 @@ arm camera snapshot "$work/picture.png" --set "camera.source=$film" >/dev/null
 echo "a picture of $(stat -c %s "$work/picture.png") bytes out of a film"
 
 step hub
+: >"$work/hub.out"
 as='exec' x86 hub --set hub.listen=127.0.0.1:0 --set hub.plain=true --set log.level=debug >"$work/hub.out" 2>"$work/hub.log" &
 pids+=($!)
 for _ in $(seq 300); do
