@@ -27,7 +27,7 @@ CPUS     ?=
 DATA     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench-api clients web screens help setup doctor build run test race bench lint fmt fuzz soak kill powercut diskfull eio vuln benchstore models eval cover cross qemu deb deb-test clean bench-peers
+.PHONY: bench-api clients web screens help setup doctor build run test race bench lint fmt fuzz soak kill fleet-sim powercut diskfull eio vuln benchstore models eval cover cross qemu deb deb-test clean bench-peers
 
 help: ## list the targets
 	@echo "make TARGET; the first ones to try: run, test, doctor"
@@ -87,6 +87,9 @@ powercut: setup ## open what CUTS (500) power cuts at random moments leave (need
 
 oracle: setup ## kill, stop and cut a fleet ROUNDS (1000) times on both brokers; nothing may be lost or doubled
 	POSTERN_ORACLE_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run=Oracle ./agent/cmd/fleet
+
+fleet-sim: setup ## a fleet of DEVICES (1000) in one process with its hub: connect, throughput, latency, memory
+	POSTERN_FLEET_DEVICES=$(DEVICES) go test -count=1 -timeout=0 -v -run='^TestFleetSim$$' ./agent/cmd/fleet
 
 diskfull: setup ## run every writing verb on a small file system with less and less room
 	$$(test "$$(id -u)" = 0 || echo unshare -Urm) env PATH="$$PATH" go test -count=1 -v -run='^TestDiskFull' ./agent/store

@@ -58,8 +58,9 @@ type Hub struct {
 	Listen  string `yaml:"listen"`   // of the built-in broker
 	TLSCert string `yaml:"tls_cert"` // PEM; empty: a certificate of the hub's own authority
 	TLSKey  string `yaml:"tls_key"`
-	Names   string `yaml:"names"` // of this hub, with commas between, for clients that look at its own authority's certificate by name
-	Plain   bool   `yaml:"plain"` // without TLS, and so without devices' certificates: on this machine only
+	Names   string `yaml:"names"`   // of this hub, with commas between, for clients that look at its own authority's certificate by name
+	Metrics string `yaml:"metrics"` // host:port where Prometheus metrics are served; empty: nowhere
+	Plain   bool   `yaml:"plain"`   // without TLS, and so without devices' certificates: on this machine only
 
 	HTTPListen string `yaml:"http_listen"` // of its v3 API; empty: none. TLS as http.tls_cert says
 

@@ -212,8 +212,8 @@ func (l serverLog) Warnf(f string, v ...any) {
 }
 func (l serverLog) Errorf(f string, v ...any) {
 	level := slog.LevelError
-	if strings.HasPrefix(f, "TLS handshake error") { // anybody can cause one
-		level = slog.LevelDebug
+	if text := fmt.Sprintf(f, v...); strings.Contains(text, "TLS handshake error") || strings.Contains(text, "authentication error") {
+		level = slog.LevelDebug // anybody can cause one; a refused login is the hub's to tell
 	}
 	l.say(level, f, v)
 }

@@ -28,10 +28,32 @@ type Link struct {
 	Log     *slog.Logger
 	Client  *bus.Client // its waits may be set; the rest is Run's
 
-	mu      sync.Mutex // guards session
+	mu      sync.Mutex // guards session and offset
 	session string
 	process string // random, for Health
 	online  atomic.Bool
+	offset  *time.Duration
+}
+
+// ClockOffset tells by how much the hub's clock was ahead of this one when the hub last
+// said something, the time that it took to arrive included.
+func (l *Link) ClockOffset() (d time.Duration, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.offset == nil {
+		return 0, false
+	}
+	return *l.offset, true
+}
+
+func (l *Link) noteClock(head wire.Header) {
+	if head.At == 0 {
+		return
+	}
+	d := time.UnixMicro(head.At).Sub(l.Now())
+	l.mu.Lock()
+	l.offset = &d
+	l.mu.Unlock()
 }
 
 // Say tells the hub something: whether it hears is not known. It waits for room on the
@@ -185,6 +207,7 @@ func (l *Link) handle(_ context.Context, m bus.Message) {
 		l.Log.Warn("message passed over", "topic", m.Topic, "err", err)
 		return
 	}
+	l.noteClock(head)
 	if a, ok := msg.(*wire.Ack); ok && channel == wire.ChanAck {
 		l.Uplink.Acknowledge(*a)
 		return

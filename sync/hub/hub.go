@@ -29,6 +29,9 @@ type Hub struct {
 	// its rows may have been there already. It must be quick; nil is allowed.
 	Committed func(b Batch, p Position)
 
+	// Told is told of each health as it is kept; it must be quick. nil is allowed.
+	Told func(head wire.Header, h Health)
+
 	// On has who is told of what devices say on other channels, one after the other.
 	On map[wire.Channel]func(ctx context.Context, m Heard)
 
@@ -190,7 +193,11 @@ func (h *Hub) read(ctx context.Context, m bus.Message) (*Batch, error) {
 		}
 	case *wire.Health:
 		if channel == wire.ChanHealth {
-			return nil, h.Store.PutHealth(Health{Device: device, At: h.Now(), Health: *msg})
+			told := Health{Device: device, At: h.Now(), Health: *msg}
+			if h.Told != nil {
+				h.Told(head, told)
+			}
+			return nil, h.Store.PutHealth(told)
 		}
 	}
 	h.bad(m, device, errors.New("a message of type "+head.Type.String()+" does not belong here"))

@@ -129,6 +129,11 @@ type Health struct {
 type Telemetry struct {
 	Values map[string]float64 `cbor:"1,keyasint,omitempty"`
 	Labels map[string]string  `cbor:"2,keyasint,omitempty"` // versions and the like
+	// Epoch and Seq number what the device keeps until the hub has it: the hub answers on
+	// ChanTelemetryAck. Without an epoch nothing is kept.
+	Epoch string `cbor:"3,keyasint,omitempty"`
+	Seq   uint64 `cbor:"4,keyasint,omitempty"`
+	Taken int64  `cbor:"5,keyasint,omitempty"` // when it was measured, microseconds since 1970; 0: when it was sent
 }
 
 // Checkpoint is the head of a device's audit chain, so that a later change of the
@@ -139,6 +144,7 @@ type Checkpoint struct {
 	Hash  []byte `cbor:"3,keyasint"` // of the chain up to it
 	Key   string `cbor:"4,keyasint,omitempty"`
 	Sig   []byte `cbor:"5,keyasint,omitempty"`
+	File  string `cbor:"6,keyasint,omitempty"` // which of the device's chains, where it has several
 }
 
 // Hint says that the device's desired state has reached Version. It carries nothing
@@ -230,8 +236,16 @@ func (h *Health) check() error {
 }
 
 func (t *Telemetry) check() error {
-	if err := atMost("values", len(t.Values)+len(t.Labels), maxValues); err != nil {
+	if err := errors.Join(atMost("values", len(t.Values)+len(t.Labels), maxValues), checkSeq(t.Seq)); err != nil {
 		return err
+	}
+	if t.Epoch != "" {
+		if err := checkEpoch(t.Epoch); err != nil {
+			return err
+		}
+	}
+	if t.Taken < 0 {
+		return errors.New("a time before 1970")
 	}
 	for k, v := range t.Values {
 		if err := checkName("value", k); err != nil {
@@ -253,7 +267,7 @@ func (c *Checkpoint) check() error {
 	if len(c.Hash) != 32 {
 		return fmt.Errorf("hash of %d bytes, not 32", len(c.Hash))
 	}
-	return errors.Join(checkEpoch(c.Epoch), checkSeq(c.Seq), atMost("key", len(c.Key), maxName), atMost("signature", len(c.Sig), maxText))
+	return errors.Join(checkEpoch(c.Epoch), checkSeq(c.Seq), atMost("key", len(c.Key), maxName), atMost("signature", len(c.Sig), maxText), atMost("file", len(c.File), maxName))
 }
 
 func (h *Hint) check() error { return checkSeq(h.Version) }

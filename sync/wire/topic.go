@@ -25,11 +25,12 @@ const (
 
 // What a hub says, under fm/dn/<device>/.
 const (
-	ChanAck         Channel = "ack"  // Ack
-	ChanHint        Channel = "hint" // Hint
-	ChanDelta       Channel = "dlt"  // Delta
-	ChanCommand     Channel = "cmd"  // Command
-	ChanCertificate Channel = "crt"  // Certificate
+	ChanAck          Channel = "ack"  // Ack
+	ChanHint         Channel = "hint" // Hint
+	ChanDelta        Channel = "dlt"  // Delta
+	ChanCommand      Channel = "cmd"  // Command
+	ChanTelemetryAck Channel = "tak"  // Ack, of telemetry
+	ChanCertificate  Channel = "crt"  // Certificate
 )
 
 const (

@@ -70,6 +70,7 @@ type HubOptions struct {
 	Now     func() time.Time
 	Log     *slog.Logger
 
+	Metrics    string               // where Prometheus metrics are served, host:port; "": nowhere
 	Authority  *authority.Authority // issues certificates; nil: devices have secrets only
 	ServerName string               // set by RunHub: the name in the broker's certificate, where Authority issued it
 
@@ -165,10 +166,19 @@ func RunHub(ctx context.Context, o HubOptions) (err error) {
 			down.Hello()
 		}
 	}
+	f, err := boltstore.OpenFleet(o.Data)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	board := newBoard(&o, f, st, h)
 	g, ctx := errgroup.WithContext(ctx)
 	if down != nil {
 		g.Go(func() error { return down.Run(ctx) })
 	}
+	g.Go(func() error { return board.write(ctx) })
+	g.Go(func() error { return o.desk(ctx, board.routes()) })
+	g.Go(func() error { return o.metrics(ctx, board) })
 	g.Go(func() error { return h.Run(ctx) })
 	g.Go(func() error { return c.Run(ctx) })
 	if o.Devices.Dir != "" {

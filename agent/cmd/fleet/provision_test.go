@@ -85,7 +85,7 @@ func (p *provisioned) dial(id *identity.Identity, client, user string, filters .
 
 // run runs a device that has joined, until the test ends.
 func (p *provisioned) run(id *identity.Identity, out uplink.Outbox) *identity.Renewer {
-	r := identity.NewRenewer(id, filepath.Join(p.TempDir(), identity.File), p.root, slog.New(slog.DiscardHandler))
+	r := identity.NewRenewer(id, filepath.Join(p.TempDir(), identity.File), p.root, discard())
 	l := &device.Link{Device: id.Device, Dialer: Certified(r), Uplink: &uplink.Uplink{Outbox: out}, Client: quickClient(), Parts: []device.Part{r}}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -365,3 +365,5 @@ func TestApproval(t *testing.T) {
 	}
 	s.Close(true)
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -164,7 +163,8 @@ func (c *cli) hubOptions(cfg config.Config, log logger) (fleet.HubOptions, error
 	if o.Authority, err = c.authority(cfg); err != nil {
 		return o, err
 	}
-	o.Plain, o.Names = cfg.Hub.Plain, strings.FieldsFunc(cfg.Hub.Names, func(r rune) bool { return r == ',' || r == ' ' })
+	o.Metrics, o.Plain = cfg.Hub.Metrics, cfg.Hub.Plain
+	o.Names = strings.FieldsFunc(cfg.Hub.Names, func(r rune) bool { return r == ',' || r == ' ' })
 	if cfg.Hub.BrokerURL != "" {
 		password, err := secret(cfg.Hub.PasswordFile, "hub.password_file")
 		if err != nil {
@@ -208,7 +208,7 @@ func (c *cli) devicesCmd() *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.devicesClaimCmd(), c.devicesApproveCmd(), c.devicesListCmd(), c.devicesGroupCmd(), c.devicesRevokeCmd(), c.devicesLogCmd(), c.devicesAddCmd(), c.devicesCACmd())
+	cmd.AddCommand(c.devicesClaimCmd(), c.devicesApproveCmd(), c.devicesListCmd(), c.devicesCheckpointsCmd(), c.devicesGroupCmd(), c.devicesRevokeCmd(), c.devicesLogCmd(), c.devicesAddCmd(), c.devicesCACmd())
 	return cmd
 }
 
@@ -235,35 +235,6 @@ a file and name that with sync.token_file. Adding a device again voids the old s
 	}
 	cmd.Flags().StringVar(&group, "group", "", "group of devices that it belongs to")
 	return cmd
-}
-
-func (c *cli) devicesListCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
-		Short: "List the devices",
-		Args:  args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
-			cfg, err := c.settings()
-			if err != nil {
-				return err
-			}
-			list, err := devices(cfg).List()
-			if err != nil {
-				return err
-			}
-			return c.print(list, deviceTable(list))
-		},
-	}
-}
-
-func deviceTable(list []registry.Device) string {
-	return table("NAME\tGROUP\tSTANDING\tCERTIFICATE UNTIL\tADDED", len(list), func(i int) string {
-		d, until := list[i], "-"
-		if d.Certificate != nil {
-			until = d.Certificate.NotAfter.Local().Format(time.DateTime)
-		}
-		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", d.Name, orDash(d.Group), standing(d), until, d.AddedAt.Local().Format(time.DateTime))
-	})
 }
 
 func orDash(s string) string {
@@ -428,5 +399,7 @@ func (a *app) sync(ctx context.Context, g *errgroup.Group, st *store.Store, svc 
 		return err
 	}
 	a.weather.link.Store(up)
+	t := a.reports(st, up)
+	g.Go(func() error { return t.Collect(ctx) })
 	return up.Run(ctx)
 }

@@ -51,6 +51,10 @@ type app struct {
 	cfg     config.Config
 	log     logger
 	withHub bool // run a hub too
+
+	// Set by serve, for telemetry.
+	brain   *brain
+	healthy func() error // of the camera; nil where there is none
 	started bool
 	weather *weather
 }
@@ -123,9 +127,10 @@ func (a *app) serve(ctx context.Context, b *brain, st *store.Store, svc *verify.
 	a.log.Info("agent started", "device", a.cfg.Device, "data", a.cfg.Data, "camera", a.cfg.Camera.Source, "subjects", svc.Enrolled(),
 		"model", b.set.Embedder.Manifest.ID, "identify", a.cfg.Identify.Enabled)
 	seen, working := page.Healthy, page.Working
+	a.brain, a.healthy = b, page.Healthy
 	if cam == frameSource(noCamera{}) {
 		seen = func() error { return nil }
-		working = seen
+		working, a.healthy = seen, nil
 	}
 	cs, err := a.newCases(b, st, svc)
 	if err != nil {
