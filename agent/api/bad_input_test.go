@@ -248,7 +248,7 @@ func TestReadObject(t *testing.T) {
 		`{"a":1,"a":2}`:               `400 {"detail":"JSON parse error - name \"a\" appears twice"}`,
 		`{"a":{"b":[{"c":1,"c":1}]}}`: `400 {"detail":"JSON parse error - name \"c\" appears twice"}`,
 		`[1]`:                         `400 {"detail":"Invalid data. Expected a dictionary."}`,
-		`null`:                        "",
+		`null`:                        `400 {"detail":"Invalid data. Expected a dictionary."}`,
 		`{"a":`:                       `400 {"detail":"JSON parse error - the text ends too early"}`,
 		`{"a":1} x`:                   `400 {"detail":"JSON parse error - there is more after the value"}`,
 		`{"a":1}{"b":2}`:              `400 {"detail":"JSON parse error - there is more after the value"}`,

@@ -64,7 +64,7 @@ func ReadObject(r *http.Request) (*Object, error) {
 	if err := checkJSON(data); err != nil {
 		return nil, Detail(http.StatusBadRequest, "JSON parse error - "+err.Error())
 	}
-	if json.Unmarshal(data, &o.raw) != nil {
+	if json.Unmarshal(data, &o.raw) != nil || o.raw == nil { // null is no object either
 		return nil, Detail(http.StatusBadRequest, "Invalid data. Expected a dictionary.")
 	}
 	return o, nil

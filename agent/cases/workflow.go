@@ -87,8 +87,8 @@ const (
 // Validate checks what every stored workflow keeps to.
 func (w *Workflow) Validate() error {
 	switch {
-	case len([]rune(w.Label)) > MaxLabel:
-		return Wrong("workflow_label", "Ensure this field has no more than %d characters.", MaxLabel)
+	case len([]rune(w.Label)) > MaxLabel || !plain(w.Label):
+		return Wrong("workflow_label", "Ensure this field has no more than %d characters and no control characters.", MaxLabel)
 	case w.Status != Draft && w.Status != Published:
 		return Wrong("status", "%.40q is not a valid choice: draft or published.", w.Status)
 	case w.Expiration < MinExpiration || w.Expiration > MaxExpiration:
