@@ -58,7 +58,7 @@ func TestDefaults(t *testing.T) {
 // values has another valid value for every setting.
 var values = map[string]string{
 	"sync.hub_url": "mqtts://hub:8883", "sync.token_file": "/etc/postern/token", "sync.ca": "/etc/postern/ca.pem", "sync.hub_keys": "00ff", "sync.offline_limit": "72h0m0s",
-	"hub.listen": "127.0.0.1:1", "hub.http_listen": "127.0.0.1:2", "hub.names": "hub.example, hub", "hub.plain": "true", "hub.tls_cert": "a.pem", "hub.tls_key": "b.pem", "hub.broker_url": "mqtts://broker", "hub.username": "u", "hub.password_file": "/p",
+	"hub.listen": "127.0.0.1:1", "hub.http_listen": "127.0.0.1:2", "hub.metrics": "127.0.0.1:3", "hub.names": "hub.example, hub", "hub.plain": "true", "hub.tls_cert": "a.pem", "hub.tls_key": "b.pem", "hub.broker_url": "mqtts://broker", "hub.username": "u", "hub.password_file": "/p",
 	"data": "/var/lib/postern", "device": "door-7", "tenant": "acme", "keys.root": "credential", "keys.dir": "/etc/postern", "keys.tpm": "/dev/tpmrm1", "keys.adopt_plain": "true",
 	"keys.rotate_every": "24h", "keys.purge_after": "1h", "enrol.require_consent": "false",
 	"log.level": "debug", "log.format": "json",

@@ -153,7 +153,7 @@ func bareBoard(t *testing.T) *board {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := boltstore.Open(dir)
+	rec, err := boltstore.Open(dir, boltstore.Sealing{})
 	if err != nil {
 		t.Fatal(err)
 	}
