@@ -32,7 +32,7 @@ func runHubCommand(t *testing.T, data, addr string, more ...string) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan answer, 1)
 	go func() {
-		ended <- posternCtx(t, ctx, append([]string{"hub", "--data", data, "--set", "hub.listen=" + addr}, more...)...)
+		ended <- posternCtx(t, ctx, append([]string{"hub", "--data", data, "--set", "hub.listen=" + addr, "--set", "hub.http_listen="}, more...)...)
 	}()
 	t.Cleanup(func() {
 		stop()
