@@ -114,13 +114,11 @@ func trim(b *bolt.Bucket, device string) error {
 func eachBack(b *bolt.Bucket, device string, fn func(k, v []byte) bool) {
 	prefix := device + "\x00"
 	c := b.Cursor()
-	k, v := c.Seek([]byte(device + "\x01"))
-	if k == nil {
-		k, v = c.Last()
-	} else {
-		k, v = c.Prev()
+	back := c.Prev
+	if k, _ := c.Seek([]byte(device + "\x01")); k == nil {
+		back = c.Last
 	}
-	for ; k != nil && len(k) == len(prefix)+8 && string(k[:len(prefix)]) == prefix; k, v = c.Prev() {
+	for k, v := back(); k != nil && len(k) == len(prefix)+8 && string(k[:len(prefix)]) == prefix; k, v = c.Prev() {
 		if !fn(k, v) {
 			return
 		}
