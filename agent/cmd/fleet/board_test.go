@@ -64,10 +64,11 @@ func (q *waiting) Ack(seq uint64) error {
 
 func (q *waiting) Epoch() string { return "e" }
 
-func (q *waiting) depth() int {
+// delivered tells whether all of at least one was acknowledged.
+func (q *waiting) delivered() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.items)
+	return q.last > 0 && len(q.items) == 0
 }
 
 // What a device measures reaches the hub's list and its metrics, by group.
@@ -93,7 +94,7 @@ func TestTelemetryReachesTheHub(t *testing.T) {
 	running.Go(func() { _ = l.Run(ctx) })
 	defer running.Wait()
 	defer stop()
-	bustest.WaitFor(t, "telemetry", func() bool { return q.last > 0 && q.depth() == 0 })
+	bustest.WaitFor(t, "telemetry", q.delivered)
 	var list []DeviceStatus
 	bustest.WaitFor(t, "the list", func() bool {
 		list = nil
