@@ -24,11 +24,7 @@ const MaxFrames = 10
 // Submit takes pictures of what the session awaits: one of a document, or one or
 // more of the face, which are fused. It returns the session as it is then.
 func (s *Service) Submit(ctx context.Context, token string, in cases.Input, frames []*agent.Frame) (cases.Session, error) {
-	v, err := s.Store.SessionByToken(token)
-	if err != nil {
-		return v, err
-	}
-	leave, err := s.turns.take(ctx, v.ID)
+	v, leave, err := s.turn(ctx, token)
 	if err != nil {
 		return v, err
 	}

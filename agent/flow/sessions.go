@@ -386,14 +386,18 @@ func (s *Service) SessionByToken(token string) (cases.Session, error) {
 	return s.lapsed(v)
 }
 
+// turn waits until nobody else acts on the session that a token opens.
+func (s *Service) turn(ctx context.Context, token string) (v cases.Session, leave func(), err error) {
+	if v, err = s.Store.SessionByToken(token); err == nil {
+		leave, err = s.turns.take(ctx, v.ID)
+	}
+	return v, leave, err
+}
+
 // Consent notes that the person whom a token belongs to agrees to the use of the
 // pictures.
 func (s *Service) Consent(ctx context.Context, token string) (cases.Session, error) {
-	v, err := s.Store.SessionByToken(token)
-	if err != nil {
-		return v, err
-	}
-	leave, err := s.turns.take(ctx, v.ID)
+	v, leave, err := s.turn(ctx, token)
 	if err != nil {
 		return v, err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -293,18 +292,8 @@ func (m *caseModel) die(t *rapid.T) {
 }
 
 func (m *caseModel) kill(t *rapid.T) {
-	old := m.s
-	o := old.opts
 	m.kills++
-	o.Dir, o.Recover = filepath.Join(m.dir, fmt.Sprint("kill-", m.kills)), true
-	wantErr(t, os.CopyFS(o.Dir, os.DirFS(old.opts.Dir)), "")
-	wantErr(t, old.Close(), "")
-	s, err := Open(o)
-	wantErr(t, err, "")
-	if rs := s.Recovered(); len(rs) > 0 {
-		t.Fatalf("a kill damaged a file: %+v", rs)
-	}
-	m.s = s
+	m.s = killed(t, m.s, filepath.Join(m.dir, fmt.Sprint("kill-", m.kills)))
 }
 
 // compareRest compares all but sessions and faces.

@@ -73,27 +73,46 @@ func (s *Store) Erase(id, actor string) (removed int, t Tombstone, err error) {
 	}
 	switch _, err := s.Subject(id); {
 	case agent.ErrorCode(err) == agent.CodeNotFound && s.hasAside(id):
-		return s.eraseUnreadable(id, actor)
+		return s.eraseWhole(id, func(tx *bolt.Tx) (int, Tombstone, error) {
+			return s.eraseUpTo(tx, id, s.tombstone(id, 1).Version, actor)
+		})
 	case err != nil:
 		return 0, Tombstone{}, err
 	}
+	return s.eraseWhole(id, func(tx *bolt.Tx) (int, Tombstone, error) {
+		sub, err := s.subject(tx, id)
+		if err != nil {
+			return 0, Tombstone{}, err
+		}
+		t := s.tombstone(id, max(sub.Version, 1))
+		removed, err := s.erase(tx, sub.ID, t, actor)
+		return removed, t, err
+	})
+}
+
+// eraseWhole erases all that is here of a person: the sessions about them, what verb
+// erases, and their attempts. The caller holds s.holding.
+func (s *Store) eraseWhole(id string, verb func(*bolt.Tx) (int, Tombstone, error)) (int, Tombstone, error) {
 	if err := s.eraseSessionsOf(id); err != nil {
 		return 0, Tombstone{}, err
 	}
-	err = s.bury(s.templates, func(tx *bolt.Tx) error {
-		sub, err := s.subject(tx, id)
-		if err != nil {
-			return err
-		}
-		t = s.tombstone(id, max(sub.Version, 1))
-		removed, err = s.erase(tx, sub.ID, t, actor)
+	removed, t, err := s.entomb(verb)
+	if err == nil {
+		s.note(s.forgetAttempts(id))
+	}
+	return removed, t, err
+}
+
+// entomb runs verb in one transaction, and tells the witness of the tombstone it made.
+func (s *Store) entomb(verb func(*bolt.Tx) (int, Tombstone, error)) (removed int, t Tombstone, err error) {
+	err = s.bury(s.templates, func(tx *bolt.Tx) (err error) {
+		removed, t, err = verb(tx)
 		return err
 	})
 	if err != nil {
 		return 0, Tombstone{}, err
 	}
 	s.note(s.keepTombstone(t))
-	s.note(s.forgetAttempts(id))
 	return removed, t, nil
 }
 
@@ -104,24 +123,6 @@ func (s *Store) hasAside(id string) (aside bool) {
 		return nil
 	})
 	return err == nil && aside
-}
-
-// eraseUnreadable erases somebody whose record cannot be read. The caller holds
-// s.holding.
-func (s *Store) eraseUnreadable(id, actor string) (removed int, t Tombstone, err error) {
-	if err := s.eraseSessionsOf(id); err != nil {
-		return 0, t, err
-	}
-	err = s.bury(s.templates, func(tx *bolt.Tx) (err error) {
-		removed, t, err = s.eraseUpTo(tx, id, s.tombstone(id, 1).Version, actor)
-		return err
-	})
-	if err != nil {
-		return 0, Tombstone{}, err
-	}
-	s.note(s.keepTombstone(t))
-	s.note(s.forgetAttempts(id))
-	return removed, t, nil
 }
 
 // tombstone voids all enrolments up to now, also those that another device has

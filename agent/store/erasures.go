@@ -36,27 +36,18 @@ func (s *Store) EraseUpTo(id string, version uint64, actor string) (removed int,
 	} else if err != nil && agent.ErrorCode(err) != agent.CodeNotFound {
 		return 0, Tombstone{}, err
 	}
+	verb := func(tx *bolt.Tx) (int, Tombstone, error) { return s.eraseUpTo(tx, id, version, actor) }
 	here, err := s.voidedBy(id, version)
-	if err == nil && here {
-		if err = s.deletable(HoldSubject, id); err == nil {
-			err = s.eraseSessionsOf(id)
-		}
+	if err == nil && !here {
+		return s.entomb(verb)
+	}
+	if err == nil {
+		err = s.deletable(HoldSubject, id)
 	}
 	if err != nil {
 		return 0, Tombstone{}, err
 	}
-	err = s.bury(s.templates, func(tx *bolt.Tx) (err error) {
-		removed, t, err = s.eraseUpTo(tx, id, version, actor)
-		return err
-	})
-	if err != nil {
-		return 0, Tombstone{}, err
-	}
-	s.note(s.keepTombstone(t))
-	if here {
-		s.note(s.forgetAttempts(id))
-	}
-	return removed, t, nil
+	return s.eraseWhole(id, verb)
 }
 
 // voidedBy tells whether what is here of a person goes with an erasure up to version:

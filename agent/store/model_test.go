@@ -420,13 +420,16 @@ func (m *model) reopen(t *rapid.T) {
 	m.s = s
 }
 
-// kill goes on with what a process that is killed now leaves: the files as they are,
-// never closed.
 func (m *model) kill(t *rapid.T) {
-	old := m.s
-	o := old.opts
 	m.kills++
-	o.Dir, o.Recover = filepath.Join(m.dir, fmt.Sprint("kill-", m.kills)), true
+	m.s = killed(t, m.s, filepath.Join(m.dir, fmt.Sprint("kill-", m.kills)))
+}
+
+// killed opens in dir what a process that is killed now leaves: the files as they are,
+// never closed.
+func killed(t *rapid.T, old *Store, dir string) *Store {
+	o := old.opts
+	o.Dir, o.Recover = dir, true
 	wantErr(t, os.CopyFS(o.Dir, os.DirFS(old.opts.Dir)), "")
 	wantErr(t, old.Close(), "")
 	s, err := Open(o)
@@ -434,7 +437,7 @@ func (m *model) kill(t *rapid.T) {
 	if rs := s.Recovered(); len(rs) > 0 {
 		t.Fatalf("a kill damaged a file: %+v", rs)
 	}
-	m.s = s
+	return s
 }
 
 func (m *model) compare(t *rapid.T) {

@@ -34,12 +34,9 @@ const maxDetail = 300
 
 // Note writes an event of a device to the journal.
 func (r Registry) Note(device, what, detail string) error {
-	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
-		return unusable(r.Dir, err)
-	}
 	unlock, err := r.lock()
 	if err != nil {
-		return unusable(r.Dir, err)
+		return err
 	}
 	defer unlock()
 	return r.note(Event{Device: device, What: what, Detail: detail})

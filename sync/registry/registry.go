@@ -116,12 +116,9 @@ func (r Registry) change(name string, create bool, fn func(*Device) error) error
 	if err := wire.CheckDevice(name); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
-		return unusable(r.Dir, err)
-	}
 	unlock, err := r.lock()
 	if err != nil {
-		return unusable(r.Dir, err)
+		return err
 	}
 	defer unlock()
 	d, err := r.Get(name)
@@ -144,16 +141,19 @@ func (r Registry) change(name string, create bool, fn func(*Device) error) error
 	return r.write(d)
 }
 
-// lock keeps other processes, and other goroutines of this one, from changing the
-// folder meanwhile.
+// lock makes the folder where there is none, and keeps other processes, and other
+// goroutines of this one, from changing it meanwhile.
 func (r Registry) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
+		return nil, unusable(r.Dir, err)
+	}
 	f, err := os.OpenFile(filepath.Join(r.Dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, unusable(r.Dir, err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		f.Close()
-		return nil, err
+		return nil, unusable(r.Dir, err)
 	}
 	return func() { f.Close() }, nil // which unlocks
 }
