@@ -51,7 +51,7 @@ test: setup ## run all tests
 
 # The detector's pointer checks would end the process inside bbolt on files that tests damage.
 race: setup ## run the tests under the race detector
-	POSTERN_NO_CHECKPTR=1 go test -race -short -timeout 30m -gcflags='go.etcd.io/bbolt/...=-d=checkptr=0' ./...
+	TEST_NO_CHECKPTR=1 go test -race -short -timeout 30m -gcflags='go.etcd.io/bbolt/...=-d=checkptr=0' ./...
 
 bench: setup build ## measure each stage of a match, live rate, memory and first decision
 	@cross/sample.sh feed.avi first.avi
@@ -77,25 +77,25 @@ fuzz: setup ## run each fuzz target for FUZZTIME (10s)
 
 soak: setup build ## run the agent for SOAKTIME (1h), watching memory and native objects
 	@cross/sample.sh feed.avi
-	POSTERN_SOAK_FILM=$(CURDIR)/.cache/sample/feed.avi POSTERN_SOAK=$(SOAKTIME) go test -count=1 -timeout=0 -v -run=Soak ./agent/cmd/postern
+	TEST_SOAK_FILM=$(CURDIR)/.cache/sample/feed.avi TEST_SOAK=$(SOAKTIME) go test -count=1 -timeout=0 -v -run=Soak ./agent/cmd/postern
 
 kill: setup ## kill -9 a process that writes, rotates, erases, restores … ROUNDS (1000) times; nothing acknowledged may be lost
-	POSTERN_KILL_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestKill(Chores|Restore|Migration)?$$' ./agent/store
+	TEST_KILL_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestKill(Chores|Restore|Migration)?$$' ./agent/store
 
 powercut: setup ## open what CUTS (500) power cuts at random moments leave (needs /dev/fuse)
-	POSTERN_CUTS=$(CUTS) go test -count=1 -timeout=0 -v -run='^TestPowerCut' ./agent/store
+	TEST_CUTS=$(CUTS) go test -count=1 -timeout=0 -v -run='^TestPowerCut' ./agent/store
 
 oracle: setup ## kill, stop and cut a fleet ROUNDS (1000) times on both brokers; nothing may be lost or doubled
-	POSTERN_ORACLE_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run=Oracle ./agent/cmd/fleet
+	TEST_ORACLE_ROUNDS=$(ROUNDS) go test -count=1 -timeout=0 -v -run=Oracle ./agent/cmd/fleet
 
 fleet-sim: setup ## a fleet of DEVICES (1000) in one process with its hub: connect, throughput, latency, memory
-	POSTERN_FLEET_DEVICES=$(DEVICES) go test -count=1 -timeout=0 -v -run='^TestFleetSim$$' ./agent/cmd/fleet
+	TEST_FLEET_DEVICES=$(DEVICES) go test -count=1 -timeout=0 -v -run='^TestFleetSim$$' ./agent/cmd/fleet
 
 diskfull: setup ## run every writing verb on a small file system with less and less room
 	$$(test "$$(id -u)" = 0 || echo unshare -Urm) env PATH="$$PATH" go test -count=1 -v -run='^TestDiskFull' ./agent/store
 
 eio: setup ## let the kernel fail a sync of a writing process, ROUNDS (1000) times (needs strace)
-	POSTERN_EIO=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestSyncFails$$' ./agent/store
+	TEST_EIO=$(ROUNDS) go test -count=1 -timeout=0 -v -run='^TestSyncFails$$' ./agent/store
 
 models: ## rebuild the shipped models from their source packages (ARGS=--check compares)
 	@models/build/build.sh $(ARGS)

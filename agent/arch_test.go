@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -353,5 +354,27 @@ func TestImportRulesBite(t *testing.T) {
 				t.Errorf("allowed = %v, want %v: %q", len(got) == 0, c.ok, got)
 			}
 		})
+	}
+}
+
+// A started agent refuses a POSTERN_ variable that is no setting. Tests start agents, so
+// their own switches, and those that the Makefile sets for them, are named otherwise.
+func TestSwitchesAreNoSettings(t *testing.T) {
+	root := moduleRoot(t)
+	paths := []string{"Makefile"}
+	for _, f := range goFiles(t, root) {
+		if f.forTests() && f.folder() != "agent/config" {
+			paths = append(paths, f.path)
+		}
+	}
+	named := regexp.MustCompile(`(?m)^\s+POSTERN_\w+=|"POSTERN_[A-Z_]+"`)
+	for _, p := range paths {
+		text, err := os.ReadFile(filepath.Join(root, p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range named.FindAllString(string(text), -1) {
+			t.Errorf("%s: %s is a switch of the tests: name it TEST_…", p, strings.TrimSpace(name))
+		}
 	}
 }

@@ -146,12 +146,12 @@ mkdir -p "$work/tests/inference" "$work/tests/store"
 )
 export TEST_EMBEDDINGS=$work/embeddings
 (cd inference && "$work/tests/native" -test.run '^TestSameOnAnotherCPU$' >/dev/null)
-(cd inference && POSTERN_LITERT=$library "$qemu" -L "$sysroot" "$work/tests/inference.arm64" -test.v -test.run '^TestSameOnAnotherCPU$' >"$work/same") ||
+(cd inference && TEST_LITERT=$library "$qemu" -L "$sysroot" "$work/tests/inference.arm64" -test.v -test.run '^TestSameOnAnotherCPU$' >"$work/same") ||
 	{ cat "$work/same" >&2; fail 'the embeddings of arm64 are not those of this machine'; }
 echo "$(grep -c 'cosine' "$work/same") embeddings, lowest cosine with this machine's $(sed -n 's/.*cosine //p' "$work/same" | sort -g | head -n 1)"
 
 step kill
-(cd agent/store && TEST_RUNNER="$qemu -L $sysroot" POSTERN_KILL_ROUNDS=$ROUNDS timeout 600 \
+(cd agent/store && TEST_RUNNER="$qemu -L $sysroot" TEST_KILL_ROUNDS=$ROUNDS timeout 600 \
 	"$qemu" -L "$sysroot" "$work/tests/store.arm64" -test.v -test.run '^TestKill$' >"$work/kill" 2>&1) ||
 	{ tail -n 30 "$work/kill" >&2; fail 'the store did not survive kill -9'; }
 sed -n 's/.*go:[0-9]*: \(.*rounds.*\)/\1/p' "$work/kill"

@@ -37,7 +37,7 @@ func openPipeline(tb testing.TB) *inference.Pipeline { return openWith(tb, infer
 
 func openWith(tb testing.TB, o inference.Options) *inference.Pipeline {
 	tb.Helper()
-	lib := os.Getenv("POSTERN_LITERT")
+	lib := os.Getenv("TEST_LITERT")
 	if lib == "" {
 		lib = "../.cache/litert/libLiteRt.so"
 	}

@@ -115,7 +115,7 @@ func TestHalfAForm(t *testing.T) {
 
 // crowdOf makes the test program hold open that many connections to an address, in a
 // process of its own, so that each end has a process's whole share of open files.
-const crowdOf = "POSTERN_TEST_CROWD"
+const crowdOf = "TEST_CROWD"
 
 // crowd is that process: it says how many connections it got, and lets go of them when
 // its standard input ends.

@@ -308,7 +308,7 @@ func TestAnnouncedWithTheChange(t *testing.T) {
 // off the queue: whatever change was acknowledged is announced, until its delivery was.
 func TestKillWebhookQueue(t *testing.T) {
 	rounds := 6
-	if v := os.Getenv("POSTERN_KILL_ROUNDS"); v != "" {
+	if v := os.Getenv("TEST_KILL_ROUNDS"); v != "" {
 		n, err := strconv.Atoi(v)
 		must(t, err)
 		rounds = n

@@ -14,7 +14,7 @@ import (
 
 // TestSyncFails lets the kernel answer one fdatasync of a writing process with EIO, by
 // strace: the process stops writing and says why, and what it acknowledged is there.
-// POSTERN_EIO sets how often.
+// TEST_EIO sets how often.
 func TestSyncFails(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err == nil {
@@ -23,7 +23,7 @@ func TestSyncFails(t *testing.T) {
 	if err != nil {
 		t.Skipf("did not run: it needs strace, and the right to trace: %v", err)
 	}
-	for range roundsOf(t, "POSTERN_EIO", 5) {
+	for range roundsOf(t, "TEST_EIO", 5) {
 		dir := filepath.Join(t.TempDir(), "data")
 		o, said := newOracle(), ""
 		c := startTraced(t, strace, dir, 30+rand.IntN(300))

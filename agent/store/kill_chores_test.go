@@ -29,9 +29,9 @@ func choreOptions(dir string) Options {
 // TestKillChores kills a process at random moments of everything that takes more than a
 // transaction, under load: rotation of each level, compaction, good copies, backups,
 // erasures, retention. The next process goes on: what was acknowledged is there, who was
-// erased stays so, and no chore is left half done. POSTERN_KILL_ROUNDS sets the rounds.
+// erased stays so, and no chore is left half done. TEST_KILL_ROUNDS sets the rounds.
 func TestKillChores(t *testing.T) {
-	rounds := roundsOf(t, "POSTERN_KILL_ROUNDS", 50)
+	rounds := roundsOf(t, "TEST_KILL_ROUNDS", 50)
 	const perFolder = 25
 	within := map[string]int{}
 	results, erased := 0, 0
@@ -199,7 +199,7 @@ func (l *loader) erasure() error {
 // the one before or the restored one, whole either way, and who was erased after the
 // backup is in neither.
 func TestKillRestore(t *testing.T) {
-	rounds := roundsOf(t, "POSTERN_KILL_ROUNDS", 20)
+	rounds := roundsOf(t, "TEST_KILL_ROUNDS", 20)
 	dir := filepath.Join(t.TempDir(), "data")
 	s := mustOpen(t, choreOptions(dir))
 	enrolMany(t, s, 8)
@@ -253,7 +253,7 @@ func childRestore(dir string) error {
 // TestKillMigration kills a process that opens a folder of a time before encryption,
 // again and again: in the end every record is there, and encrypted.
 func TestKillMigration(t *testing.T) {
-	rounds := roundsOf(t, "POSTERN_KILL_ROUNDS", 10)
+	rounds := roundsOf(t, "TEST_KILL_ROUNDS", 10)
 	plain := testOptions(t)
 	const n = 200
 	s := mustOpen(t, plain)

@@ -15,9 +15,9 @@ import (
 
 // TestKill kills a process at random moments while it writes, again and again
 // on the same folder: whatever was acknowledged must be there and whole.
-// POSTERN_KILL_ROUNDS sets the number of rounds.
+// TEST_KILL_ROUNDS sets the number of rounds.
 func TestKill(t *testing.T) {
-	rounds := roundsOf(t, "POSTERN_KILL_ROUNDS", 50)
+	rounds := roundsOf(t, "TEST_KILL_ROUNDS", 50)
 	// A folder is used for so many rounds: each is verified as a whole after every one.
 	const perFolder = 25
 	results, subjects := 0, 0

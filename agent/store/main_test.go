@@ -21,7 +21,7 @@ import (
 const testDevice = "kiosk-1"
 
 // envChild makes the test binary play another process: "role:folder".
-const envChild = "POSTERN_STORE_CHILD"
+const envChild = "TEST_STORE_CHILD"
 
 func TestMain(m *testing.M) {
 	if role, dir, ok := strings.Cut(os.Getenv(envChild), ":"); ok {

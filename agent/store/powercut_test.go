@@ -21,9 +21,9 @@ type heard struct {
 
 // TestPowerCut lets a child work on a file system that remembers everything, and opens
 // what a power cut at random moments would have left: all that was acknowledged by then
-// is there, every decision whole, the files sound. POSTERN_CUTS sets how many.
+// is there, every decision whole, the files sound. TEST_CUTS sets how many.
 func TestPowerCut(t *testing.T) {
-	cuts := roundsOf(t, "POSTERN_CUTS", 50)
+	cuts := roundsOf(t, "TEST_CUTS", 50)
 	const perRun = 25
 	rungs := map[Rung]int{}
 	for done := 0; done < cuts; done += perRun {

@@ -387,7 +387,7 @@ func TestStderrIsQuiet(t *testing.T) {
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestStderrIsQuiet$")
-	cmd.Env = append(os.Environ(), "LITERT_QUIET=1", "POSTERN_LITERT="+libraryPath(t))
+	cmd.Env = append(os.Environ(), "LITERT_QUIET=1", "TEST_LITERT="+libraryPath(t))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {

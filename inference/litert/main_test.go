@@ -41,10 +41,10 @@ func repoRoot(tb testing.TB) string {
 	}
 }
 
-// libraryPath is where the set-up puts LiteRT; POSTERN_LITERT overrides it.
+// libraryPath is where the set-up puts LiteRT; TEST_LITERT overrides it.
 func libraryPath(tb testing.TB) string {
 	tb.Helper()
-	path := os.Getenv("POSTERN_LITERT")
+	path := os.Getenv("TEST_LITERT")
 	if path == "" {
 		path = filepath.Join(repoRoot(tb), ".cache", "litert", "libLiteRt.so")
 	}

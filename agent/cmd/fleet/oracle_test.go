@@ -38,10 +38,10 @@ import (
 // Meanwhile the hub enrols people, and hub and agents erase some: in the end every device
 // knows exactly whom the hub knows, and nobody who was erased is anywhere.
 //
-// Rounds: POSTERN_ORACLE_ROUNDS, 25 by default; "make oracle" runs 1,000.
+// Rounds: TEST_ORACLE_ROUNDS, 25 by default; "make oracle" runs 1,000.
 
 // envRole makes the test binary play a process of the fleet.
-const envRole = "POSTERN_FLEET_CHILD"
+const envRole = "TEST_FLEET_CHILD"
 
 // child is how a process is to play its role.
 type child struct {
@@ -333,13 +333,13 @@ func (f *fleetUnderTest) fault(rnd *rand.Rand) string {
 
 func rounds(tb testing.TB) int {
 	tb.Helper()
-	text := os.Getenv("POSTERN_ORACLE_ROUNDS")
+	text := os.Getenv("TEST_ORACLE_ROUNDS")
 	if text == "" {
 		return 25
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		tb.Fatalf("POSTERN_ORACLE_ROUNDS=%q is not a number of rounds", text)
+		tb.Fatalf("TEST_ORACLE_ROUNDS=%q is not a number of rounds", text)
 	}
 	return n
 }
@@ -348,7 +348,7 @@ func TestOracleNATS(t *testing.T)      { oracle(t, false) }
 func TestOracleMosquitto(t *testing.T) { oracle(t, true) }
 
 func oracle(t *testing.T, external bool) {
-	if testing.Short() && os.Getenv("POSTERN_ORACLE_ROUNDS") == "" {
+	if testing.Short() && os.Getenv("TEST_ORACLE_ROUNDS") == "" {
 		t.Skip("a test of half a minute: not with -short")
 	}
 	seed := uint64(time.Now().UnixNano())

@@ -33,7 +33,7 @@ import (
 // prints a table for 10, 100 and so on up to DEVICES. It asserts nothing about speed.
 
 const (
-	envDevices = "POSTERN_FLEET_DEVICES"
+	envDevices = "TEST_FLEET_DEVICES"
 	burst      = 20               // results that each device has at once
 	pacedEvery = 10 * time.Second // of each device, afterwards
 	pacedFor   = 30 * time.Second

@@ -8,10 +8,10 @@ import (
 	"postern/agent/evaluate"
 )
 
-// developmentFaces returns the folder of labelled development faces: POSTERN_FACES, or
+// developmentFaces returns the folder of labelled development faces: TEST_FACES, or
 // where a checkout may have it beside it. They are no part of this repository.
 func developmentFaces() string {
-	if dir := os.Getenv("POSTERN_FACES"); dir != "" {
+	if dir := os.Getenv("TEST_FACES"); dir != "" {
 		return dir
 	}
 	return filepath.Join(root, "../shared/data/lfw-dev")
@@ -25,7 +25,7 @@ func TestAccuracy(t *testing.T) {
 	}
 	dir := developmentFaces()
 	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("accuracy was not measured: no labelled faces at %s (name them in POSTERN_FACES)", dir)
+		t.Skipf("accuracy was not measured: no labelled faces at %s (name them in TEST_FACES)", dir)
 	}
 	r := decode[evaluate.Report](t, postern(t, "eval", "--data", dir, "--json"))
 	t.Logf("%d pictures, accuracy %.4f, %+v", r.Images, r.Accuracy, r.Points)

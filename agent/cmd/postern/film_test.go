@@ -73,20 +73,20 @@ func TestFilm(t *testing.T) {
 type sampled struct{ rss, own, goroutines, native int }
 
 // TestSoak runs the agent on a looped source and sees that neither memory nor
-// goroutines nor native objects grow. POSTERN_SOAK sets how long: a few seconds
-// here, an hour with "make soak", on the film POSTERN_SOAK_FILM; POSTERN_SOAK_FAST plays
+// goroutines nor native objects grow. TEST_SOAK sets how long: a few seconds
+// here, an hour with "make soak", on the film TEST_SOAK_FILM; TEST_SOAK_FAST plays
 // it as fast as it can be analysed.
 func TestSoak(t *testing.T) {
 	long := 6 * time.Second
 	source := cameraOf(t, "obama.jpg")
-	if v := os.Getenv("POSTERN_SOAK"); v != "" {
+	if v := os.Getenv("TEST_SOAK"); v != "" {
 		d, err := time.ParseDuration(v)
 		if err != nil {
-			t.Fatalf("POSTERN_SOAK: %v", err)
+			t.Fatalf("TEST_SOAK: %v", err)
 		}
 		long = d
-		source = []string{"--set", "camera.source=" + os.Getenv("POSTERN_SOAK_FILM"), "--set", "camera.loop=true"}
-		if os.Getenv("POSTERN_SOAK_FAST") != "" { // as many frames a second as the machine can do
+		source = []string{"--set", "camera.source=" + os.Getenv("TEST_SOAK_FILM"), "--set", "camera.loop=true"}
+		if os.Getenv("TEST_SOAK_FAST") != "" { // as many frames a second as the machine can do
 			source = append(source, "--set", "camera.real_time=false", "--set", "live.max_rate=240")
 		}
 	}

@@ -339,9 +339,9 @@ func (*storeReader) embeddings(t *testing.T, data string) (out []agent.Embedding
 
 // TestNoCoreDumps: a crash of the running agent leaves no memory on the disk.
 func TestNoCoreDumps(t *testing.T) {
-	if os.Getenv("POSTERN_HARDEN") == "" {
+	if os.Getenv("TEST_HARDEN") == "" {
 		cmd := exec.Command("/proc/self/exe", "-test.run=TestNoCoreDumps")
-		cmd.Env = append(os.Environ(), "POSTERN_HARDEN=1")
+		cmd.Env = append(os.Environ(), "TEST_HARDEN=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
