@@ -54,36 +54,3 @@ func (b *embedder) embed() (agent.Embedding, error) {
 	}
 	return e, nil
 }
-
-// maxLikeness is the cosine above which two different pictures count as answered alike.
-// For those of tellsApart the shipped networks give 0.15 and 0.17.
-const maxLikeness = 0.9
-
-// tellsApart runs the network on two pictures that have nothing in common. On a CPU
-// whose instructions the runtime gets wrong a network may give every face the same
-// embedding, and with that let everybody in; this finds it before anybody comes.
-func (b *embedder) tellsApart() error {
-	n := b.size
-	var seen [2]agent.Embedding
-	for i, at := range []func(x, y, c int) byte{
-		func(x, y, _ int) byte { return byte(x * 255 / n) },
-		func(x, y, c int) byte { return byte(((x/8 + y/8 + c) % 2) * 255) },
-	} {
-		for y := range n {
-			for x := range n {
-				for c := range 3 {
-					b.pix[(y*n+x)*3+c] = at(x, y, c)
-				}
-			}
-		}
-		e, err := b.embed()
-		if err != nil {
-			return err
-		}
-		seen[i] = e
-	}
-	if c := seen[0].Cosine(seen[1]); !(c >= -1 && c <= maxLikeness) {
-		return fmt.Errorf("model %s answers two different pictures alike (cosine %.4f): the runtime computes wrongly on this CPU, and every face would match every other", b.man.ID, c)
-	}
-	return nil
-}

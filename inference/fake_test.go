@@ -34,6 +34,9 @@ func newEngine(tb testing.TB) *fakeEngine {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	for _, m := range []*models.Model{set.Near, set.Far, set.Mesh, set.Embedder, set.Liveness} {
+		m.Manifest.KnownAnswers = nil // fakes answer what a test wants
+	}
 	e := &fakeEngine{set: set, run: map[string]func(in, out []Data) error{}}
 	e.run[models.DefaultNear] = e.detects(box{})
 	e.run[models.DefaultFar] = e.detects()

@@ -35,7 +35,8 @@ type golden struct {
 
 func openPipeline(tb testing.TB) *inference.Pipeline { return openWith(tb, inference.Options{}) }
 
-func openWith(tb testing.TB, o inference.Options) *inference.Pipeline {
+// openEngine loads the runtime, and sees when the test ends that nothing is left of it.
+func openEngine(tb testing.TB) litert.Engine {
 	tb.Helper()
 	lib := os.Getenv("TEST_LITERT")
 	if lib == "" {
@@ -45,23 +46,31 @@ func openWith(tb testing.TB, o inference.Options) *inference.Pipeline {
 	if err != nil {
 		tb.Fatalf("%v (run \"make setup\")", err)
 	}
+	tb.Cleanup(func() {
+		if err := rt.Close(); err != nil {
+			tb.Error(err)
+		}
+		if n := litert.Live(); n != 0 {
+			tb.Errorf("%d native objects are left", n)
+		}
+	})
+	return litert.Engine{Runtime: rt}
+}
+
+func openWith(tb testing.TB, o inference.Options) *inference.Pipeline {
+	tb.Helper()
+	e := openEngine(tb)
 	set, err := models.ForProfile(models.Accurate)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p, err := inference.New(litert.Engine{Runtime: rt}, set, o)
+	p, err := inference.New(e, set, o)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			tb.Error(err)
-		}
-		if err := rt.Close(); err != nil {
-			tb.Error(err)
-		}
-		if n := litert.Live(); n != 0 {
-			tb.Errorf("%d native objects are left", n)
 		}
 	})
 	return p
@@ -127,6 +136,23 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 	t.Helper()
 	if !(math.Abs(got-want) <= tolerance) {
 		t.Errorf("%s is %.4f, want %.4f within %.4f", what, got, want, tolerance)
+	}
+}
+
+// TestKnownAnswersOfShipped: every shipped network answers the drawn pictures as its
+// manifest says, on whatever CPU this runs.
+func TestKnownAnswersOfShipped(t *testing.T) {
+	e := openEngine(t)
+	for profile := range models.Profiles {
+		set, err := models.ForProfile(profile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []*models.Model{set.Near, set.Far, set.Mesh, set.Embedder, set.Liveness} {
+			if err := inference.Verify(e, m); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

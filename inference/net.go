@@ -23,8 +23,9 @@ type net struct {
 	lutQ [256]int8
 }
 
-// load checks the network's real tensors against its manifest, so that a file
-// and a manifest that do not belong together are found at start.
+// load checks the network's real tensors and its answers against its manifest, so that
+// a file and a manifest that do not belong together, and a runtime that computes
+// wrongly, are found at start.
 func load(e Engine, m *models.Model, threads int) (*net, error) {
 	data, err := m.Data()
 	if err != nil {
@@ -40,6 +41,10 @@ func load(e Engine, m *models.Model, threads int) (*net, error) {
 		return nil, fmt.Errorf("load model %s: %w", m.Manifest.ID, err)
 	}
 	n.fillTables()
+	if err := n.verify(); err != nil {
+		nw.Close()
+		return nil, fmt.Errorf("load model %s: %w", m.Manifest.ID, err)
+	}
 	return n, nil
 }
 

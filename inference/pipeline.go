@@ -76,17 +76,6 @@ func (p *Pipeline) load(e Engine, set *models.Set) (err error) {
 	return err
 }
 
-// Check tells whether the networks compute on this CPU what they should, as far as can
-// be told without a face: the embedder must tell two pictures apart.
-func (p *Pipeline) Check() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.embed == nil {
-		return errClosed
-	}
-	return p.embed.tellsApart()
-}
-
 // Probe analyses one frame. A frame without a face is not an error: the probe's
 // Face is nil then. Findings are left to the caller, who knows the purpose.
 func (p *Pipeline) Probe(ctx context.Context, f *agent.Frame) (agent.Probe, error) {

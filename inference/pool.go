@@ -90,11 +90,6 @@ func (p *Pool) ProbeLive(ctx context.Context, f *agent.Frame) (pr agent.Probe, e
 	return pr, err
 }
 
-// Check waits for a free pipeline and runs its Check. The others use the same runtime.
-func (p *Pool) Check(ctx context.Context) error {
-	return p.borrow(ctx, func(pl *Pipeline) error { return pl.Check() })
-}
-
 // Aligned waits for a free pipeline and runs its Aligned.
 func (p *Pool) Aligned(ctx context.Context, f *agent.Frame) (face *agent.Frame, err error) {
 	err = p.borrow(ctx, func(pl *Pipeline) error {

@@ -33,6 +33,9 @@ type Manifest struct {
 
 	Input   Input    `json:"input"`
 	Outputs []Output `json:"outputs"`
+	// KnownAnswers is what a runtime that computes rightly gives; without, a network is
+	// refused.
+	KnownAnswers []KnownAnswer `json:"known_answers"`
 
 	Detector    *Detector    `json:"detector,omitempty"`
 	Embedder    *Embedder    `json:"embedder,omitempty"`
@@ -156,6 +159,9 @@ func (m *Manifest) validate() error {
 	}
 	if err := m.validateOutputs(want); err != nil {
 		return fmt.Errorf("outputs: %w", err)
+	}
+	if err := m.validateKnown(); err != nil {
+		return fmt.Errorf("known_answers: %w", err)
 	}
 	return m.validateRole()
 }

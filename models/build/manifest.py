@@ -5,6 +5,7 @@ import re
 
 from ai_edge_litert.interpreter import Interpreter
 
+import known
 from sources import sha256
 
 
@@ -24,6 +25,9 @@ def make(model_id, role, content, license_id, source, preprocessing, output_role
     entry, outputs = tensors(content)
     if {o["name"] for o in outputs} != set(output_roles):
         raise ValueError(f"{model_id}: outputs are {[o['name'] for o in outputs]}")
+    head = {**_head(entry), **preprocessing, **_quantisation(entry)}
+    named = [{"name": o["name"], "role": output_roles[o["name"]], "shape": o["shape"],
+              "dtype": o["dtype"], **_quantisation(o)} for o in outputs]
     return {
         "id": model_id,
         "role": role,
@@ -33,10 +37,9 @@ def make(model_id, role, content, license_id, source, preprocessing, output_role
         "size": len(content),
         "license": license_id,
         "source": source,
-        "input": {**_head(entry), **preprocessing, **_quantisation(entry)},
-        "outputs": [
-            {"name": o["name"], "role": output_roles[o["name"]], "shape": o["shape"],
-             "dtype": o["dtype"], **_quantisation(o)} for o in outputs],
+        "input": head,
+        "outputs": named,
+        "known_answers": known.answers(content, head, named),
         **extra,
     }
 

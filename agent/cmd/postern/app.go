@@ -140,15 +140,20 @@ func openModels(cfg config.Config, log *slog.Logger, parallel int, set *models.S
 	o := inference.Options{Threads: cfg.Inference.Threads, Liveness: cfg.Liveness.On()}
 	b.pool, err = inference.NewPool(litert.Engine{Runtime: b.runtime}, set, o, parallel)
 	if err != nil {
-		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}, b.runtime.Close())
+		return nil, errors.Join(modelsError(err), b.runtime.Close())
 	}
 	set.Release()
-	// A runtime that is wrong on this CPU must stop the start, not open the door.
-	if err := b.pool.Check(context.Background()); err != nil {
-		return nil, errors.Join(&agent.Error{Code: agent.CodeUnavailable, Message: "the networks do not work on this machine", Err: err,
-			Fix: "use another CPU or another LiteRT; nobody can be told apart with this one"}, b.Close())
-	}
 	return b, nil
+}
+
+// modelsError tells a runtime that is wrong on this CPU, which must stop the start and
+// not open the door, from models that cannot be loaded.
+func modelsError(err error) error {
+	if errors.Is(err, inference.ErrWrongAnswer) {
+		return &agent.Error{Code: agent.CodeUnavailable, Message: "the networks do not work on this machine", Err: err,
+			Fix: "use another CPU or another LiteRT; nobody can be told apart with this one"}
+	}
+	return &agent.Error{Code: agent.CodeUnavailable, Message: "the models cannot be loaded", Err: err}
 }
 
 func (b *brain) Close() error { return errors.Join(b.pool.Close(), b.runtime.Close()) }
