@@ -34,7 +34,7 @@ func newEngine(tb testing.TB) *fakeEngine {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for _, m := range []*models.Model{set.Near, set.Far, set.Mesh, set.Embedder, set.Liveness} {
+	for _, m := range set.All() {
 		m.Manifest.KnownAnswers = nil // fakes answer what a test wants
 	}
 	e := &fakeEngine{set: set, run: map[string]func(in, out []Data) error{}}
@@ -53,7 +53,7 @@ func newEngine(tb testing.TB) *fakeEngine {
 // forget releases the set's bytes, as an agent does once the first pipeline is loaded.
 func (e *fakeEngine) forget() {
 	e.bytes = map[string]string{}
-	for _, m := range []*models.Model{e.set.Near, e.set.Far, e.set.Mesh, e.set.Embedder} {
+	for _, m := range e.set.All() {
 		e.bytes[m.Manifest.ID] = string(m.Bytes)
 	}
 	e.set.Release()
@@ -70,7 +70,7 @@ func (e *fakeEngine) Load(data []byte, threads int) (Network, error) {
 	if threads < 1 {
 		return nil, fmt.Errorf("%d threads", threads)
 	}
-	for _, m := range append([]*models.Model{e.set.Near, e.set.Far, e.set.Mesh, e.set.Embedder}, e.liveness()...) {
+	for _, m := range e.set.All() {
 		if !e.is(m, data) {
 			continue
 		}
@@ -91,13 +91,6 @@ func (e *fakeEngine) Load(data []byte, threads int) (Network, error) {
 		return n, nil
 	}
 	return nil, errors.New("unknown model")
-}
-
-func (e *fakeEngine) liveness() []*models.Model {
-	if e.set.Liveness == nil {
-		return nil
-	}
-	return []*models.Model{e.set.Liveness}
 }
 
 type fakeNetwork struct {

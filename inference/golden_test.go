@@ -148,7 +148,7 @@ func TestKnownAnswersOfShipped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range []*models.Model{set.Near, set.Far, set.Mesh, set.Embedder, set.Liveness} {
+		for _, m := range set.All() {
 			if err := inference.Verify(e, m); err != nil {
 				t.Error(err)
 			}

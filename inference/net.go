@@ -36,12 +36,11 @@ func load(e Engine, m *models.Model, threads int) (*net, error) {
 		return nil, fmt.Errorf("load model %s: %w", m.Manifest.ID, err)
 	}
 	n := &net{man: &m.Manifest, nw: nw, size: m.Manifest.Input.Shape[1]}
-	if err := n.bind(); err != nil {
-		nw.Close()
-		return nil, fmt.Errorf("load model %s: %w", m.Manifest.ID, err)
-	}
 	n.fillTables()
-	if err := n.verify(); err != nil {
+	if err = n.bind(); err == nil {
+		err = n.verify()
+	}
+	if err != nil {
 		nw.Close()
 		return nil, fmt.Errorf("load model %s: %w", m.Manifest.ID, err)
 	}

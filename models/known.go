@@ -126,11 +126,8 @@ func (m *Manifest) validateKnownOutputs(known []KnownOutput) error {
 }
 
 func (k KnownOutput) validate(o Output) error {
-	size := 1
-	for _, d := range o.Shape {
-		size *= d
-	}
-	if k.Step < 1 || k.Step > size || len(k.Values) != (size+k.Step-1)/k.Step {
+	size, ok := o.size()
+	if !ok || k.Step < 1 || k.Step > size || len(k.Values) != (size+k.Step-1)/k.Step {
 		return fmt.Errorf("%d values in steps of %d are not those of shape %v", len(k.Values), k.Step, o.Shape)
 	}
 	if o.Role == "embedding" && k.Step != 1 {

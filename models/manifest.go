@@ -192,15 +192,23 @@ func validateType(dtype string, scale float64, zero int) error {
 	return fmt.Errorf("dtype %q with scale %v and zero point %d is neither float32 without nor int8 with them", dtype, scale, zero)
 }
 
+// size is how many values the output has; not ok where its shape is out of range.
+func (o Output) size() (n int, ok bool) {
+	n = 1
+	for _, d := range o.Shape {
+		if d < 1 || d > 1<<20 || n > 1<<22/d {
+			return 0, false
+		}
+		n *= d
+	}
+	return n, true
+}
+
 func (m *Manifest) validateOutputs(want []string) error {
 	seen, names := map[string]bool{}, map[string]bool{}
 	for _, o := range m.Outputs {
-		n := 1
-		for _, d := range o.Shape {
-			if d < 1 || d > 1<<20 || n > 1<<22/d {
-				return fmt.Errorf("%s: shape %v is out of range", o.Name, o.Shape)
-			}
-			n *= d
+		if _, ok := o.size(); !ok {
+			return fmt.Errorf("%s: shape %v is out of range", o.Name, o.Shape)
 		}
 		if err := validateType(o.DType, o.Scale, o.ZeroPoint); err != nil {
 			return fmt.Errorf("%s: %w", o.Name, err)

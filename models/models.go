@@ -81,7 +81,8 @@ type Set struct {
 	Liveness                  *Model // nil in a set made by hand: liveness cannot be measured
 }
 
-func (s *Set) all() []*Model {
+// All gives the networks that the set has.
+func (s *Set) All() []*Model {
 	all := []*Model{s.Near, s.Far, s.Mesh, s.Embedder}
 	if s.Liveness != nil {
 		all = append(all, s.Liveness)
@@ -92,7 +93,7 @@ func (s *Set) all() []*Model {
 // Release lets go of the networks' bytes once an engine has loaded them; the
 // manifests stay, and Model.Data reads the bytes again.
 func (s *Set) Release() {
-	for _, m := range s.all() {
+	for _, m := range s.All() {
 		m.Bytes = nil
 	}
 }

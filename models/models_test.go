@@ -270,7 +270,7 @@ func tree(tb testing.TB) fstest.MapFS {
 	tb.Helper()
 	s := mustSet(tb)
 	files := fstest.MapFS{}
-	for _, m := range []*models.Model{s.Near, s.Far, s.Mesh, s.Embedder, s.Liveness} {
+	for _, m := range s.All() {
 		files[m.Manifest.ID+"/manifest.json"] = &fstest.MapFile{Data: rawOf(tb, loose(tb, m))}
 		files[m.Manifest.ID+"/model.tflite"] = &fstest.MapFile{Data: m.Bytes}
 	}

@@ -38,13 +38,13 @@ func (s *Store) EraseUpTo(id string, version uint64, actor string) (removed int,
 	}
 	verb := func(tx *bolt.Tx) (int, Tombstone, error) { return s.eraseUpTo(tx, id, version, actor) }
 	here, err := s.voidedBy(id, version)
-	if err == nil && !here {
+	if err != nil {
+		return 0, Tombstone{}, err
+	}
+	if !here {
 		return s.entomb(verb)
 	}
-	if err == nil {
-		err = s.deletable(HoldSubject, id)
-	}
-	if err != nil {
+	if err := s.deletable(HoldSubject, id); err != nil {
 		return 0, Tombstone{}, err
 	}
 	return s.eraseWhole(id, verb)
